@@ -1,0 +1,100 @@
+"""What the server asks of a store. Two stores exist: PostgreSQL and memory (tests, load tests of the rest)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.model.retention import BundleSpec
+
+
+@dataclass(slots=True)
+class ChunkRows:
+    """Rows of ``ts`` of one archive number and one width, column by column.
+
+    ``rrd_id``: int64 (k,); ``archive``: the archive's number in its retention, finest = 0;
+    ``n``: int32 (k,), place of the chunk in the ring; ``start_s``: int64 (k,), time of slot 1;
+    ``dp``: float64 (k, width), NaN = unknown.
+    """
+
+    archive: int
+    rrd_id: NDArray[np.int64]
+    n: NDArray[np.int32]
+    start_s: NDArray[np.int64]
+    dp: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rrd_id)
+
+
+@dataclass(slots=True)
+class SeriesRows:
+    """All known series, column by column: ``rrd_id`` int64 (k,), ``bundle_id`` int32 (k,), names as text."""
+
+    rrd_id: NDArray[np.int64]
+    bundle_id: NDArray[np.int32]
+    names: list[str]
+
+
+@dataclass(slots=True)
+class ServerState:
+    """What survives in the store for the journal: which journal belongs to it, and up to which late record it is applied."""
+
+    journal_id: str
+    late_seq: int
+
+
+class Store(Protocol):
+    """All methods raise StoreUnavailable when the store can't be reached; they may then be repeated."""
+
+    async def open(self) -> None:
+        """Connects and brings the schema up to date (under an advisory lock)."""
+
+    async def close(self) -> None: ...
+
+    async def ping(self) -> None:
+        """Returns when the store answers."""
+
+    async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:
+        """Ids of the bundles, created where missing, in the order of ``specs``."""
+
+    async def load_bundles(self) -> list[tuple[int, BundleSpec]]: ...
+
+    async def load_series(self) -> SeriesRows:
+        """All series in the order of rrd_id (1,000,000 in some seconds)."""
+
+    async def create_series(
+        self, names: Sequence[str], bundle_ids: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Creates the series that are missing, in bulk; (rrd_id, bundle_id) of each name, in order.
+
+        ``names`` are canonical (tags sorted); a series that exists keeps its bundle.
+        """
+
+    async def write_chunks(self, rows: Sequence[ChunkRows], late_seq: int | None = None) -> None:
+        """One transaction: upserts all rows by the merge rule, and records ``late_seq`` when given.
+
+        Merge rule, per slot: same lap (equal start_s): a known value replaces, NaN never does;
+        newer lap: the row is replaced; older lap: the row is kept. Idempotent.
+        """
+
+    async def read_chunks(
+        self, rrd_ids: NDArray[np.int64], archive: int, width: int, from_s: int, until_s: int
+    ) -> ChunkRows:
+        """The rows of the series with from_s <= start_s < until_s; order unspecified."""
+
+    async def get_state(self) -> ServerState:
+        """The state; a fresh store answers ServerState("", 0)."""
+
+    async def set_journal_id(self, journal_id: str) -> None:
+        """Binds the store to a journal and resets late_seq to 0."""
+
+    def flush_requests(self) -> AsyncIterator[str]:
+        """Globs that SQL readers asked to be flushed (NOTIFY tgres_flush, 'glob'; empty = all), for ever.
+
+        Reconnects by itself.
+        """
