@@ -1,0 +1,34 @@
+"""Builds the native kernels. All of them are optional: without a compiler their pure twins run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+
+def kernels() -> list[Extension]:
+    """One extension for each ``tgres_py/kernels/*.pyx``; none with TGRES_PURE=1 or without Cython."""
+    if os.environ.get("TGRES_PURE") == "1":
+        return []
+    try:
+        import numpy
+        from Cython.Build import cythonize
+    except ImportError:
+        return []
+    found = [
+        Extension(
+            f"tgres_py.kernels.{path.stem}",
+            [path.as_posix()],
+            include_dirs=[numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            extra_compile_args=["-O3"],
+            optional=True,
+        )
+        for path in sorted(Path("tgres_py/kernels").glob("*.pyx"))
+    ]
+    return list(cythonize(found, language_level=3)) if found else []
+
+
+setup(ext_modules=kernels())

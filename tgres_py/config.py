@@ -1,0 +1,456 @@
+"""Settings, declared once: name, type, default, unit, help, whether a SIGHUP takes a change over.
+
+Sources, each one stronger than the one before:
+
+    default < TOML file (--config FILE or TGRES_CONFIG) < environment (TGRES_DATA_DIR=…) < command line (--data-dir …)
+
+The environment's names are the settings' names in capitals after ``TGRES_``; an empty text counts as not set.
+Unknown names are refused everywhere. Relative paths in the TOML file start at the file's directory.
+``config_doc.py`` makes the sample file and the README's table from this declaration, ``cli/options.py`` the options.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from tgres_py.errors import ConfigError
+from tgres_py.model.retention import OnDuplicate
+
+if TYPE_CHECKING:
+    from tgres_py.model.rules import RuleSet
+
+ENV_PREFIX = "TGRES_"
+ENV_CONFIG = "TGRES_CONFIG"
+# TGRES_CONFIG names the file, TGRES_URL is the clients' --url, TGRES_PURE=1 leaves the native kernels out.
+_ENV_OTHERS = {ENV_CONFIG, "TGRES_URL", "TGRES_PURE"}
+# Kubernetes puts the addresses of a service called "tgres" or "tgres-…" into every container's environment.
+_ENV_KUBERNETES = re.compile(
+    r"TGRES_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Address(NamedTuple):
+    """Where a listener listens; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(value: object) -> Address | None:
+    """``host:port``, ``[v6]:port`` or ``:port`` (all interfaces); ``off`` is None. ValueError otherwise."""
+    if value is None or isinstance(value, Address):
+        return value
+    text = str(value).strip()
+    if text.lower() in ("off", "false"):
+        return None
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s/]*)):(\d{1,5})", text)
+    if match is None or int(match[3]) > 65_535:
+        raise ValueError(f"{text!r} is no address; write host:port or off")
+    return Address(match[1] or match[2] or "0.0.0.0", int(match[3]))
+
+
+Listen = Annotated[Address | None, BeforeValidator(parse_address)]
+
+
+def _setting(
+    default: Any,
+    help_text: str,
+    *,
+    group: str = "",
+    unit: str = "",
+    reloadable: bool = False,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """One setting. ``group`` opens a new section of the documents, which lasts until the next one."""
+    extra: dict[str, Any] = {"group": group, "unit": unit, "reloadable": reloadable}
+    return Field(default, description=help_text, json_schema_extra=extra, ge=ge, gt=gt, le=le)
+
+
+class Settings(BaseModel):
+    """All settings of the server, checked. Made by ``load``; immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dsn: str | None = _setting(
+        None,
+        "PostgreSQL to store in, postgresql://user:password@host:port/database; without it an "
+        "embedded PostgreSQL is started under data_dir",
+        group="Storage",
+    )
+    data_dir: Path = _setting(
+        Path("tgres-data"), "directory of the journal and of the embedded PostgreSQL"
+    )
+    journal_sync_s: float = _setting(
+        1.0,
+        "the journal is written and synced at least this often: what a crash can lose",
+        unit="s",
+        gt=0,
+        le=60,
+    )
+    journal_bytes_max: int = _setting(
+        8 * GIB,
+        "size of the journal at which TCP receivers stop reading and datagrams are refused",
+        unit="bytes",
+        ge=16 * MIB,
+    )
+    checkpoint_s: float = _setting(
+        1_800.0,
+        "unfinished chunks are written at least this often, so that journal and recovery stay short",
+        unit="s",
+        ge=10,
+    )
+    sql_freshness_s: float = _setting(
+        600.0,
+        "how far SQL readers may lag behind; 0 = only whole chunks and checkpoints are written",
+        unit="s",
+        ge=0,
+    )
+    flush_pace_s: float = _setting(
+        0.0,
+        "chunks that fill up together are written over this time; 0 = an eighth of the chunk's "
+        "period, at most 600",
+        unit="s",
+        ge=0,
+    )
+    store_timeout_s: float = _setting(
+        30.0, "time that one operation on PostgreSQL may take", unit="s", gt=0
+    )
+    shutdown_s: float = _setting(
+        30.0,
+        "time for draining and flushing at the end; what is left then stays in the journal",
+        unit="s",
+        gt=0,
+    )
+
+    http: Listen = _setting(
+        Address("127.0.0.1", 8080), "Graphite API, health and metrics", group="Listeners"
+    )
+    carbon: Listen = _setting(Address("127.0.0.1", 2003), "carbon plaintext, TCP and UDP")
+    pickle: Listen = _setting(Address("127.0.0.1", 2004), "carbon pickle, TCP")
+    statsd: Listen = _setting(
+        None, "statsd (default 127.0.0.1:8125 later); this version has none: only off is accepted"
+    )
+    statsd_mgmt: Listen = _setting(
+        None, "statsd's management port (8126 later); this version has none: only off is accepted"
+    )
+    connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
+    udp_buffer_bytes: int = _setting(
+        32 * MIB,
+        "receive buffer asked for UDP sockets (Linux: more than net.core.rmem_max needs root)",
+        unit="bytes",
+        ge=64 * KIB,
+    )
+
+    retention: str = _setting(
+        "10s:6h,1m:7d,10m:5y",
+        "archives of series that no schema rule matches, finest first",
+        group="Retention",
+        reloadable=True,
+    )
+    xff: float = _setting(
+        0.5,
+        "xFilesFactor where no aggregation rule sets one: share of known points that a rollup needs",
+        reloadable=True,
+        ge=0,
+        le=1,
+    )
+    on_duplicate: OnDuplicate = _setting(
+        OnDuplicate.LAST,
+        "two points in one slot: last, first, sum, mean, min or max",
+        reloadable=True,
+    )
+    schemas: Path | None = _setting(None, "carbon's storage-schemas.conf", reloadable=True)
+    aggregation: Path | None = _setting(None, "carbon's storage-aggregation.conf", reloadable=True)
+    late_grace_s: float = _setting(
+        60.0,
+        "a slot is rolled up this long after its end; later points re-roll it",
+        unit="s",
+        ge=0,
+    )
+    future_s_max: int = _setting(
+        86_400, "points further ahead of the clock are refused", unit="s", ge=0
+    )
+
+    ring_bytes_max: int = _setting(
+        0,
+        "memory for the ring cache; 0 = half of what the cgroup or the machine has",
+        group="Limits",
+        unit="bytes",
+        ge=0,
+    )
+    late_points_max: int = _setting(
+        2_000_000, "late points that wait in memory for the store", unit="points", ge=1
+    )
+    series_max: int = _setting(20_000_000, "points of further series are refused", ge=1)
+    line_bytes_max: int = _setting(
+        16_384, "longest plaintext line", unit="bytes", ge=64, le=16 * MIB
+    )
+    name_bytes_max: int = _setting(
+        1_024, "longest series name, tags included", unit="bytes", ge=16, le=64 * KIB
+    )
+    frame_bytes_max: int = _setting(
+        MIB, "largest pickle frame", unit="bytes", ge=1 * KIB, le=256 * MIB
+    )
+    query_targets_max: int = _setting(100, "targets of one /render", ge=1)
+    query_series_max: int = _setting(20_000, "series that one request may read", ge=1)
+    query_points_max: int = _setting(
+        20_000_000, "points that one request may read", unit="points", ge=1
+    )
+    query_timeout_s: float = _setting(60.0, "time that one request may take", unit="s", gt=0)
+    response_bytes_max: int = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
+    body_bytes_max: int = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
+
+    consolidate_by_cf: bool = _setting(
+        False,
+        "maxDataPoints consolidates by each series' own function instead of Graphite's average",
+        group="Behaviour",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "debug, info, warning or error", reloadable=True
+    )
+
+    # The TOML file's [[schema]] and [[aggregation]] tables, as they were read.
+    schema_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
+    aggregation_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _sources: Sources | None = PrivateAttr(default=None)
+
+    @field_validator("dsn")
+    @classmethod
+    def _check_dsn(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("a DSN starts with postgresql://")
+        return value
+
+    @field_validator("statsd", "statsd_mgmt")
+    @classmethod
+    def _check_statsd(cls, value: Address | None) -> Address | None:
+        if value is not None:
+            raise ValueError("this version has no statsd receiver yet; set it to off")
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting that isn't at its default came from: file, variable or option."""
+        return dict(self._origins)
+
+    @property
+    def dsn_masked(self) -> str | None:
+        """The DSN for logs and people: without its password."""
+        return None if self.dsn is None else mask_dsn(self.dsn)
+
+    def rule_set(self) -> RuleSet:
+        """The retention rules of the rule files or tables; ConfigError with file, line and mend."""
+        from tgres_py.model.rules import RuleSet
+
+        raise NotImplementedError(RuleSet)
+
+    def reload(self) -> tuple[Settings, list[str]]:
+        """Reads the same sources again, for SIGHUP: what may change while running is taken over.
+
+        Returns the new settings and the names of settings that changed but need a restart.
+        ConfigError when the sources are wrong now; the caller keeps the old settings then.
+        """
+        if self._sources is None:
+            return self, []
+        fresh = load(self._sources.config_file, self._sources.options, self._sources.environ)
+        changed = {n for n in setting_fields() if getattr(fresh, n) != getattr(self, n)}
+        waiting = sorted(n for n in changed if not is_reloadable(n))
+        merged = fresh.model_copy(update={n: getattr(self, n) for n in waiting})
+        return merged, waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings were loaded from, so that they can be loaded again."""
+
+    config_file: Path | None
+    options: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+
+def setting_fields() -> dict[str, FieldInfo]:
+    """The declared settings, in order of declaration, without the tables of rules."""
+    return {n: f for n, f in Settings.model_fields.items() if not n.endswith("_tables")}
+
+
+def setting_extra(name: str) -> dict[str, Any]:
+    """``group``, ``unit``, ``reloadable`` of a setting."""
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return dict(extra)
+
+
+def is_reloadable(name: str) -> bool:
+    return bool(setting_extra(name)["reloadable"])
+
+
+def env_name(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def option_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def mask_dsn(dsn: str) -> str:
+    """The DSN with its password replaced by ``***``."""
+    parts = urlsplit(dsn)
+    netloc = parts.netloc
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        name, colon, _ = user.partition(":")
+        netloc = f"{name}{':***' if colon else ''}@{host}"
+    query = re.sub(r"(^|&)((?:ssl)?password)=[^&]*", r"\1\2=***", parts.query)
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def load(
+    config_file: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Reads all sources and checks them. ConfigError: one sentence with source, setting and mend.
+
+    ``options``: values of the command line by setting name; None means not given.
+    ``environ``: os.environ unless given.
+    """
+    environ = dict(os.environ if environ is None else environ)
+    named = config_file or environ.get(ENV_CONFIG)
+    path = Path(named) if named else None
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin_values in (_from_file(path), _from_environ(environ), _from_options(options or {})):
+        for name, (value, origin) in origin_values.items():
+            values[name] = value
+            origins[name] = origin
+    _choose_rules(values, origins)
+    settings = _validate(values, origins)
+    settings._origins.update({n: o for n, o in origins.items() if n in values})
+    settings._sources = Sources(path, dict(options or {}), environ)
+    return settings
+
+
+Found = dict[str, tuple[Any, str]]
+
+
+def _from_file(path: Path | None) -> Found:
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; check --config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    found: Found = {}
+    for key, value in data.items():
+        if value == "":
+            continue  # as in the environment: empty is not set
+        origin = f"{path}{_line_of(text, key)}"
+        name = key
+        if key in ("schema", "aggregation") and isinstance(value, list):
+            name = f"{key}_tables"
+            value = tuple(value)
+        elif key not in setting_fields():
+            raise ConfigError(f"{origin}: unknown setting {key}{_suggest(key, setting_fields())}")
+        elif key in ("data_dir", "schemas", "aggregation"):
+            value = path.parent / str(value)
+        found[name] = (value, origin)
+    return found
+
+
+def _line_of(text: str, key: str) -> str:
+    """`` line 7``: where a top-level key stands; empty when it is written in an unusual form."""
+    pattern = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\]]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f" line {number}"
+    return ""
+
+
+def _from_environ(environ: Mapping[str, str]) -> Found:
+    known = {env_name(name): name for name in setting_fields()}
+    found: Found = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable in _ENV_OTHERS:
+            continue
+        if variable not in known:
+            if _ENV_KUBERNETES.fullmatch(variable):
+                continue
+            raise ConfigError(f"environment: unknown setting {variable}{_suggest(variable, known)}")
+        if value.strip():
+            found[known[variable]] = (value.strip(), f"environment variable {variable}")
+    return found
+
+
+def _from_options(options: Mapping[str, Any]) -> Found:
+    return {n: (v, f"option {option_name(n)}") for n, v in options.items() if v is not None}
+
+
+def _suggest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return "; remove it, or see `tgres config sample`"
+
+
+def _choose_rules(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """A rule file of a stronger source replaces the TOML file's tables; both in one file is an error."""
+    for key, tables in (("schemas", "schema_tables"), ("aggregation", "aggregation_tables")):
+        if key not in values or tables not in values:
+            continue
+        if not origins[key].startswith(("environment", "option")):
+            table = tables.removesuffix("_tables")
+            raise ConfigError(
+                f"{origins[key]}: {key} and [[{table}]] are both given; keep one of them"
+            )
+        del values[tables], origins[tables]
+
+
+def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        if first["type"] != "value_error":
+            shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
+            reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
+        raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None

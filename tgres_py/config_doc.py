@@ -1,0 +1,135 @@
+"""Documents made from the declaration of the settings: the sample file and the README's table.
+
+``python -m tgres_py.config_doc README.md`` puts the table between the README's marks; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tgres_py.config import Address, Settings, env_name, option_name, setting_extra, setting_fields
+
+BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+
+_TYPES = {
+    "dsn": "text",
+    "data_dir": "path",
+    "schemas": "path",
+    "aggregation": "path",
+    "retention": "retention",
+}
+
+RULES_SAMPLE = """\
+# ---- Rules, instead of the files `schemas` and `aggregation`; the first match wins
+
+# [[schema]]
+# name = "app"
+# pattern = '^app\\.'
+# retentions = "10s:1d,1m:30d"
+# on-duplicate = "last"
+
+# [[aggregation]]
+# name = "counts"
+# pattern = '\\.count$'
+# xFilesFactor = 0
+# aggregationMethod = "sum"
+"""
+
+
+def toml_value(value: Any) -> str:
+    """A setting's value as TOML writes it; None is ``"off"`` for listeners only, see ``sample_toml``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}"
+    if isinstance(value, float):
+        return f"{value:g}" if value != int(value) else f"{value:.1f}"
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def type_name(name: str) -> str:
+    """The type of a setting, in a user's words."""
+    default = Settings.model_fields[name].default
+    if name in _TYPES:
+        return _TYPES[name]
+    if name in ("on_duplicate", "log_level"):
+        return "word"
+    if default is None or isinstance(default, Address):
+        return "host:port or off"
+    return {bool: "true/false", int: "whole number", float: "number"}[type(default)]
+
+
+def default_text(name: str) -> str:
+    """The default as a user writes it; empty when there is none."""
+    default = Settings.model_fields[name].default
+    if default is None:
+        return '"off"' if type_name(name).startswith("host") else ""
+    return toml_value(default)
+
+
+def sample_toml() -> str:
+    """A TOML file with every setting at its default, commented out."""
+    lines = ["# Settings of tgres. Lines that are commented out show the defaults.", ""]
+    for name, field in setting_fields().items():
+        extra = setting_extra(name)
+        if extra["group"]:
+            lines += [f"# ---- {extra['group']}", ""]
+        marks = [type_name(name)]
+        if extra["unit"]:
+            marks.append(extra["unit"])
+        if extra["reloadable"]:
+            marks.append("SIGHUP reloads it")
+        default = default_text(name)
+        lines += [f"# {field.description} ({'; '.join(marks)})"]
+        lines += [f"#{name} = {default}" if default else f'#{name} = ""', ""]
+    return "\n".join(lines) + "\n" + RULES_SAMPLE
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table, one section for each group."""
+    lines: list[str] = []
+    for name, field in setting_fields().items():
+        extra = setting_extra(name)
+        if extra["group"]:
+            lines += ["", f"**{extra['group']}**", "", "| setting | default | unit | what |"]
+            lines += ["|---|---|---|---|"]
+        default = default_text(name).strip('"')
+        note = " (SIGHUP reloads it)" if extra["reloadable"] else ""
+        shown = f"`{default}`" if default else "–"
+        lines.append(f"| `{name}` | {shown} | {extra['unit']} | {field.description}{note} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def settings_json() -> list[dict[str, Any]]:
+    """The declaration as data, for ``tgres config sample --json``."""
+    return [
+        {
+            "name": name,
+            "type": type_name(name),
+            "default": default_text(name).strip('"') or None,
+            "unit": setting_extra(name)["unit"] or None,
+            "help": field.description,
+            "option": option_name(name),
+            "environment": env_name(name),
+            "reloadable": setting_extra(name)["reloadable"],
+        }
+        for name, field in setting_fields().items()
+    ]
+
+
+def with_table(text: str) -> str:
+    """``text`` with the current table between the marks; ValueError when it has no marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the marks {BEGIN} and {END} are missing")
+    return f"{before}{BEGIN}\n{settings_table()}{END}{after}"
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        page = Path(argument)
+        page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
