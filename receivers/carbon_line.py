@@ -1,0 +1,105 @@
+"""Carbon's plaintext format.
+
+    stream    = { line LF }                 a last line without LF is taken when the stream ends
+    line      = blanks name blanks value blanks timestamp blanks
+    blanks    = SP | TAB | CR | VT | FF     any run of them; at both ends also none
+    name      = UTF-8 without control characters, up to NAME_BYTES_MAX; may carry tags (;tag=value)
+    value     = what Python's float() takes: 1, 1.5, 1e3, 1_000, inf; NaN is dropped (as carbon does)
+    timestamp = Unix seconds, what float() takes, cut to whole seconds; -1 (-1.0, -1.9) = now
+
+Rules from carbon 1.1.10 (MetricLineReceiver and MetricReceiver.metricReceived), with three differences:
+a bad byte costs the line and not the connection, the last line of a TCP stream needs no LF, and a
+line of blanks only is nothing (carbon logs it as invalid). Digits are ASCII.
+
+The checks, in this order: LIMIT line longer than LINE_BYTES_MAX; UTF8; MALFORMED not three fields;
+LIMIT name longer than NAME_BYTES_MAX; NAME control character in the name; MALFORMED value or timestamp not a
+number, timestamp not finite or beyond +-2**53; NAN.
+
+An unfinished line is returned as ``rest`` and goes in front of the next bytes. Of one that is already too
+long only the first LINE_BYTES_MAX + 1 bytes are kept: enough to be refused, once, when its end is
+seen. So the skipping of a long line needs no state besides ``rest`` itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from receivers.block import TIMESTAMP_ABS_MAX, Rejects, check_name, parsed, resolve_block
+from receivers.sink import Data, NameRegistry, WireFormat
+from tgres_py.model.points import Parsed, Reason
+
+LINE_BYTES_MAX = 16_384
+
+
+def split_line(line: bytes, now_s: int) -> tuple[bytes, int, float] | Reason:
+    """(name as sent, Unix seconds, value) of one line without its LF, or why it is refused."""
+    if len(line) > LINE_BYTES_MAX:
+        return Reason.LIMIT
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return Reason.UTF8
+    fields = line.split()
+    if len(fields) != 3:
+        return Reason.MALFORMED
+    name = fields[0]
+    refused = check_name(name)
+    if refused:
+        return refused
+    try:
+        value = float(fields[1])
+        timestamp = float(fields[2])
+    except ValueError:
+        return Reason.MALFORMED
+    if not -TIMESTAMP_ABS_MAX <= timestamp <= TIMESTAMP_ABS_MAX:  # False for NaN, too
+        return Reason.MALFORMED
+    if math.isnan(value):
+        return Reason.NAN
+    time_s = int(timestamp)
+    return name, now_s if time_s == -1 else time_s, value
+
+
+def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+    """The points of all complete lines in ``data``; ``rest`` is the unfinished one at the end."""
+    lines = bytes(data).split(b"\n")
+    rest = lines.pop()[: LINE_BYTES_MAX + 1]
+    rejects = Rejects()
+    names: list[bytes] = []
+    times: list[int] = []
+    values: list[float] = []
+    for line in lines:
+        point = split_line(line, now_s)
+        if isinstance(point, tuple):
+            names.append(point[0])
+            times.append(point[1])
+            values.append(point[2])
+        elif point is not Reason.MALFORMED or line.strip():
+            rejects.add(point, line)
+    block = resolve_block(
+        names, np.array(times, np.int64), np.array(values, np.float64), rejects, registry
+    )
+    return parsed(block, rejects, rest)
+
+
+def finish(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+    """The points of ``data`` when nothing follows: its last line needs no LF."""
+    return parse(bytes(data) + b"\n", now_s, registry)
+
+
+def encode(names: Iterable[bytes], times: Iterable[int], values: Iterable[float]) -> bytes:
+    """Lines of points, column by column; values in their shortest exact form."""
+    return b"".join(
+        b"%b %a %d\n" % (name, float(value), time_s)
+        for name, time_s, value in zip(names, times, values, strict=True)
+    )
+
+
+def _wanted(rest: bytes) -> int:
+    return len(rest) + 1
+
+
+WIRE_FORMAT = WireFormat(parse, finish, _wanted)

@@ -1,0 +1,62 @@
+"""What receivers ask of the rest of the server: names to ids, a place for points, and a sign to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tgres_py.model.points import Ids, Parsed, Reason
+
+Data = bytes | bytearray | memoryview
+
+
+class NameRegistry(Protocol):
+    """The part of the series registry that wire formats use."""
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
+        """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position.
+
+        New series are created on the way; the canonical form (tags sorted), the check for UTF-8 and
+        the match with the retention rules happen inside.
+        """
+
+
+class Sink(Protocol):
+    """Where receivers put what they parsed. All members belong to the event loop's thread."""
+
+    @property
+    def registry(self) -> NameRegistry: ...
+
+    @property
+    def paused(self) -> bool:
+        """True while there is no room: receivers that can wait stop reading."""
+
+    def accept(self, receiver: str, parsed: Parsed, peer: str) -> None:
+        """Takes points and refusals, and the ownership of both; quick, never waits.
+
+        ``receiver`` is the label of the metrics (``carbon``, ``carbon_udp``, ``pickle``);
+        ``peer`` is the sender's address, empty where it is not known.
+        """
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Has ``callback`` called once, in the loop's thread, as soon as there is room again."""
+
+
+class Parse(Protocol):
+    """A wire format's parser: no I/O, no clock; ``data`` is not kept after the call."""
+
+    def __call__(self, data: Data, now_s: int, registry: NameRegistry) -> Parsed: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """What a stream transport has to know of a wire format.
+
+    ``finish`` parses what is left at the end of a stream. ``wanted(rest)`` is the length that ``rest``
+    must reach before another parse can do more, or -1 when the stream can't be followed any longer.
+    """
+
+    parse: Parse
+    finish: Parse
+    wanted: Callable[[bytes], int]
