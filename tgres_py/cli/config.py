@@ -1,0 +1,78 @@
+"""``tgres config check|show|sample``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tgres_py.cli.common import json_option, print_json
+from tgres_py.cli.options import RULE_SETTINGS, setting_options
+from tgres_py.config import Settings, load, mask_dsn, setting_fields
+from tgres_py.config_doc import sample_toml, settings_json, toml_value
+
+
+@click.group()
+def config() -> None:
+    """Check, show or print settings."""
+
+
+@config.command()
+@setting_options(RULE_SETTINGS)
+@json_option
+def check(config_file: str | None, as_json: bool, **options: Any) -> None:
+    """Check settings and rule files; exit code 2 and one sentence when something is wrong."""
+    settings = load(config_file, options)
+    rules = settings.rule_set()
+    report = {
+        "ok": True,
+        "settings_changed": len(settings.origins),
+        "schema_rules": len(rules.schemas),
+        "aggregation_rules": len(rules.aggregations),
+    }
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(
+            f"ok: {report['settings_changed']} settings differ from their defaults' sources, "
+            f"{report['schema_rules']} schema rules, {report['aggregation_rules']} aggregation rules"
+        )
+
+
+@config.command()
+@setting_options(RULE_SETTINGS)
+@json_option
+def show(config_file: str | None, as_json: bool, **options: Any) -> None:
+    """Print the settings in effect and where each one comes from (as TOML; passwords are masked)."""
+    settings = load(config_file, options)
+    shown = {name: shown_value(settings, name) for name in setting_fields()}
+    origins = settings.origins
+    if as_json:
+        print_json(
+            {n: {"value": v, "origin": origins.get(n, "default")} for n, v in shown.items()}
+        )
+        return
+    lines = {n: f'{n} = {toml_value("" if v is None else v)}' for n, v in shown.items()}
+    width = min(48, max(map(len, lines.values())))
+    for name, line in lines.items():
+        click.echo(f"{line:<{width}}  # {origins.get(name, 'default')}")
+
+
+def shown_value(settings: Settings, name: str) -> Any:
+    """A setting's value for people: listeners as they are written, the DSN without password."""
+    value = getattr(settings, name)
+    if name == "dsn":
+        return mask_dsn(value) if value else None
+    if value is None:
+        return None if name in RULE_SETTINGS else "off"
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+@config.command()
+@json_option
+def sample(as_json: bool) -> None:
+    """Print a commented TOML file with all settings at their defaults."""
+    if as_json:
+        print_json(settings_json())
+    else:
+        click.echo(sample_toml(), nl=False)
