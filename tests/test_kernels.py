@@ -1,0 +1,137 @@
+"""The native kernels and their pure twins give the same answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgres_py.kernels import names_py, ring_py
+
+native_names = pytest.importorskip(
+    "tgres_py.kernels._names", reason="the extension isn't built: only the pure twins can run"
+)
+native_ring = pytest.importorskip(
+    "tgres_py.kernels._ring", reason="the extension isn't built: only the pure twins can run"
+)
+
+_names = st.sampled_from(
+    [b"a", b"a.b", b"a.b.c", b"x" * 30, b"a..b", b".a", b"a.", b"a;t=1", "ü".encode(), b"a\tb", b""]
+)
+_values = st.one_of(
+    st.floats(allow_nan=True).map(lambda v: repr(v).encode()),
+    st.integers(-(10**20), 10**20).map(lambda v: str(v).encode()),
+    st.decimals(-1000, 1000, places=2).map(lambda v: str(v).encode()),
+    st.sampled_from([b".5", b"5.", b"-", b".", b"1e5", b"1e", b"+1", b"1_0", b"nan", b"inf", b"1.2.3", b"--1"]),
+    st.binary(max_size=4),
+)
+_times = st.one_of(
+    st.integers(0, 2**33).map(lambda v: str(v).encode()),
+    st.sampled_from([b"-1", b"-2", b"-01", b"1.5", b"1.", b".5", b"", b"123456789012", b"1e3", b"1 "]),
+)
+_line = st.builds(
+    lambda n, v, t, gap, end: n + gap + v + gap + t + end,
+    _names,
+    _values,
+    _times,
+    st.sampled_from([b" ", b" ", b" ", b"  ", b"\t"]),
+    st.sampled_from([b"\n", b"\n", b"\r\n", b""]),
+)
+
+
+def _same_columns(a: Any, b: Any) -> None:
+    assert a[0].tolist() == b[0].tolist()
+    taken = a[0] >= 0
+    assert a[1][taken].tolist() == b[1][taken].tolist()
+    assert a[2][taken].tobytes() == b[2][taken].tobytes()
+    assert a[3] == b[3]
+    assert a[4] == b[4]
+
+
+@given(st.lists(st.lists(_line, max_size=12), max_size=3), st.integers(0, 5))
+@settings(max_examples=300, deadline=None)
+def test_parse_twins_agree(buffers: list[list[bytes]], new_max: int) -> None:
+    native, pure = native_names.NameTable(), names_py.NameTable()
+    for lines in buffers:
+        data = b"".join(lines)
+        _same_columns(
+            native.parse(data, 77, 20, new_max=new_max), pure.parse(data, 77, 20, new_max=new_max)
+        )
+    assert native.name_lines(0, native.size) == pure.name_lines(0, pure.size)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_parse_twins_agree_on_any_bytes(data: bytes) -> None:
+    _same_columns(native_names.NameTable().parse(data, 1), names_py.NameTable().parse(data, 1))
+
+
+@pytest.mark.parametrize("table", [native_names.NameTable, names_py.NameTable])
+def test_table_grows_and_keeps_ids(table: Any) -> None:
+    t = table()
+    names = [b"servers.host%d.cpu" % i for i in range(70_000)]
+    assert t.add_lines(b"".join(n + b"\n" for n in names)).tolist() == list(range(70_000))
+    assert [t.get(n) for n in names[::997]] == list(range(0, 70_000, 997))
+    assert t.get(b"servers.host70000.cpu") == -1
+    t.alias(b"other;a=1", 5)
+    assert t.get(b"other;a=1") == 5 and t.name(5) == names[5]
+    assert t.add(b"new") == 70_000
+    ids, times, values, odd, used = t.parse(b"other;a=1 2.50 10\nservers.host9.cpu -3 11\nx", 0)
+    assert (ids.tolist(), times.tolist(), values.tolist(), odd, used) == ([5, 9], [10, 11], [2.5, -3.0], [], 42)
+
+
+@given(
+    rule=st.integers(0, 5),
+    steps=st.sampled_from([1, 10]),
+    blocks=st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(st.integers(0, 6), st.integers(-400, 1300), st.integers(-5, 5)), max_size=25
+            ),
+            st.sampled_from(["", "seal", "unseal", "drop", "assign"]),
+            st.integers(0, 60),
+        ),
+        max_size=6,
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_ring_twins_agree(rule: int, steps: int, blocks: list[Any]) -> None:
+    rings = [native_ring.RingStore(), ring_py.RingStore()]
+    for ring in rings:
+        assert ring.add_segment(steps, 600, 1200, 4, rule) == 0
+        assert ring.add_segment(10, 600, 600, 4, 0, 30) == 1
+        ring.place(np.array([0, 2, 4], np.int32), 0)
+        ring.place(np.array([1, 3], np.int32), 1)
+    for points, action, slot in blocks:
+        ids = np.array([p[0] for p in points], np.int32)
+        times = np.array([p[1] for p in points], np.int64)
+        values = np.array([p[2] for p in points], np.float64)
+        results = []
+        for ring in rings:
+            if action == "seal":
+                ring.set_seal(0, slot)
+            elif action == "unseal":
+                ring.set_seal(0, ring_py.FLOOR_NONE)
+            elif action == "drop" and slot >= ring.floor(0):
+                ring.drop(0, slot)
+            if action == "assign":
+                ring.assign(ids, times, values, np.full(len(ids), 3, np.uint32))
+                results.append(None)
+            else:
+                r = ring.store(ids, times, values, 900, 200)
+                results.append((r[0], r[1], *(a.tolist() for a in r[2:])))
+        assert results[0] == results[1]
+        for s in (0, 1):
+            a, b = (
+                (
+                    ring.floor(s), ring.seal(s), ring.span(s), ring.written(s),
+                    ring.block(s, -50, 150).tobytes(), ring.count_block(s, -50, 150).tobytes() if s == 0 and rule == 3 else b"",
+                    ring.gather(s, np.array([1, 0], np.int32), 3, 90).tobytes(),
+                )
+                for ring in rings
+            )
+            assert a == b
+        assert rings[0].row_bytes == rings[1].row_bytes
