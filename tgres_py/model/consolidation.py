@@ -55,11 +55,15 @@ def _sum(block: Floats, known: Bools, count: NDArray[np.intp]) -> Floats:
 
 
 def _average(block: Floats, known: Bools, count: NDArray[np.intp]) -> Floats:
-    return _sum(block, known, count) / count
+    total = _sum(block, known, count)
+    total /= count
+    return total
 
 
 def _avg_zero(block: Floats, known: Bools, count: NDArray[np.intp]) -> Floats:
-    return _sum(block, known, count) / block.shape[1]
+    total = _sum(block, known, count)
+    total /= block.shape[1]
+    return total
 
 
 def _last(block: Floats, known: Bools, count: NDArray[np.intp]) -> Floats:

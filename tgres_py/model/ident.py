@@ -52,7 +52,9 @@ def canonical(name: str, name_bytes_max: int = NAME_BYTES_MAX, tags_max: int = T
     else:
         return _clean_path(name, name)
     if len(tags) > tags_max:
-        raise NameRefused(f"{_shown(name)} has {len(tags)} tags; {tags_max} are allowed", Reason.LIMIT)
+        raise NameRefused(
+            f"{_shown(name)} has {len(tags)} tags; {tags_max} are allowed", Reason.LIMIT
+        )
     path = _clean_path(path, name)
     tags.pop("name", None)
     return path + "".join(sorted(f";{tag}={value}" for tag, value in tags.items()))

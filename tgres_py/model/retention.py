@@ -23,7 +23,7 @@ from tgres_py.errors import ConfigError
 
 DEFAULT_RETENTION = "10s:6h,1m:7d,10m:5y"
 ARCHIVES_MAX = 16
-RETENTION_S_MAX = 2**32 - 1  # whisper keeps it in 32 bits; so a retention always fits a whisper file
+RETENTION_S_MAX = 2**32 - 1  # whisper's file keeps it in 32 bits
 
 WIDTH_BEST = 480  # measured: best size on disk and in the WAL of rows of a float8[]
 WIDTH_MIN, WIDTH_MAX = 360, 720  # how far from it a finest archive may go to meet coarser steps
@@ -31,8 +31,8 @@ WIDTH_COARSE_MIN = 48
 CHUNK_S_MAX = 86_400  # a finest chunk spans at most a day
 
 # What a series costs beside its slots; measured, rounded up.
-SERIES_MEMORY_BYTES = 400  # name, place in the index of names and in the registry, state of its rings
-ROW_DISK_BYTES = 140  # tuple header, columns, array header, line pointer, index entry with its share of free space
+SERIES_MEMORY_BYTES = 400  # name, its places in tree and registry, state of its rings
+ROW_DISK_BYTES = 140  # headers of tuple and array, columns, line pointer, index entry
 SLOT_DISK_BYTES = 8
 
 _UNITS = {
@@ -139,7 +139,9 @@ def validate_retention(pairs: Iterable[tuple[int, int]]) -> Pairs:
                 f"archive {step_s}:{size} has no slots: its step must be at least 1 s and its length at least one step"
             )
         if step_s * size > RETENTION_S_MAX:
-            raise ConfigError(f"archive {step_s}:{size} is longer than {RETENTION_S_MAX} s (136 years)")
+            raise ConfigError(
+                f"archive {step_s}:{size} is longer than {RETENTION_S_MAX} s (136 years)"
+            )
     for fine, coarse in itertools.pairwise(archives):
         _check_neighbours(fine, coarse)
     return archives

@@ -1,0 +1,67 @@
+"""Prints times and memory of the tree of names: python tests/benchmarks/bench_nametree.py [series]."""
+
+from __future__ import annotations
+
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+
+from tgres_py.model.nametree import NameTree
+
+KINDS = ("user", "system", "idle", "iowait", "steal")
+
+
+def make_names(count: int) -> list[str]:
+    """Like hosts' CPU metrics: servers.dcN.hostN.cpu.N.KIND, five kinds for each of four CPUs."""
+    return [
+        f"servers.dc{host % 10}.host{host}.cpu.{cpu}.{kind}"
+        for host in range(-(-count // 20))
+        for cpu in range(4)
+        for kind in KINDS
+    ][:count]
+
+
+def best_ms(work: Callable[[], object], rounds: int = 5) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times) * 1_000
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    names = make_names(count)
+    start = time.perf_counter()
+    NameTree().add_many(names, 0)
+    print(f"add {count:,} names: {(time.perf_counter() - start) / count * 1e6:.2f} us a name")
+    tracemalloc.start()
+    tree = NameTree()
+    tree.add_many(names, 0)
+    print(f"memory: {tracemalloc.get_traced_memory()[0] / count:.0f} bytes a name")
+    tracemalloc.stop()
+
+    tree = NameTree()
+    tree.add_many(make_names(100_000), 0)
+    for pattern in (
+        "servers.*",
+        "servers.dc3.*",
+        "servers.*.host17.cpu.*",
+        "servers.*.host1*.cpu.*.user",
+        "servers.*.host*[13]?5.cpu.*.user",
+        "servers.{dc1,dc2}.host*.cpu.{0,1}.user",
+        "**.user",
+        "**",
+    ):
+        found, ids = len(tree.find(pattern)), len(tree.expand(pattern))
+        find_ms = best_ms(lambda pattern=pattern: tree.find(pattern))  # type: ignore[misc]
+        expand_ms = best_ms(lambda pattern=pattern: tree.expand(pattern))  # type: ignore[misc]
+        print(
+            f"{pattern:42} find {found:7,} nodes {find_ms:7.2f} ms   expand {ids:7,} ids {expand_ms:7.2f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
