@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.model.retention import BundleSpec
+from tgres_py.model.retention import Archive, BundleSpec
 
 
 @dataclass(slots=True)
@@ -83,9 +83,20 @@ class Store(Protocol):
         """
 
     async def read_chunks(
-        self, rrd_ids: NDArray[np.int64], archive: int, width: int, from_s: int, until_s: int
+        self,
+        rrd_ids: NDArray[np.int64],
+        archive: int,
+        width: int,
+        from_s: int,
+        until_s: int,
+        *,
+        ring: Archive | None = None,
     ) -> ChunkRows:
-        """The rows of the series with from_s <= start_s < until_s; order unspecified."""
+        """The rows of the series with from_s <= start_s < until_s and ``width`` slots; order unspecified.
+
+        ``ring``: the archive's geometry, when known: the store then touches only the chunks of the
+        window (one of 5 years of 10 minutes has 549), else it looks at all chunks of the archive.
+        """
 
     async def get_state(self) -> ServerState:
         """The state; a fresh store answers ServerState("", 0)."""

@@ -1,0 +1,146 @@
+"""Connections to PostgreSQL: opening them, keeping a few, and saying what their errors mean.
+
+A small pool of our own instead of asyncpg's: after a time-out or a cut the connection is thrown away at
+once (asyncpg's pool first waits for its cancel request, which a frozen server never answers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from tgres_py.errors import ConfigError, StoreUnavailable
+
+SERVER_VERSION_MIN = 14
+
+Setup = Callable[[asyncpg.Connection], Awaitable[object]]
+
+# SQLSTATE classes and codes of states that pass: connection, resources (disk full, too many
+# connections), operator intervention (shutdown, starting up), system error; read-only (a standby
+# before its promotion), serialization, deadlock, lock not available.
+_PASSING_CLASSES = ("08", "53", "57", "58")
+_PASSING_CODES = frozenset({"25006", "40001", "40P01", "55P03"})
+# When connecting also a wrong password or a database that does not exist yet: whoever runs the
+# database mends that while we go on taking points.
+_PASSING_CLASSES_CONNECTING = (*_PASSING_CLASSES, "28", "3D")
+
+
+def mask_dsn(dsn: str) -> str:
+    """``dsn`` without its password, for logs and errors."""
+    dsn = re.sub(r"(://[^/?#]*?:).*(@)", r"\1***\2", dsn)
+    return re.sub(r"(?i)(password=)('[^']*'|[^\s&]*)", r"\1***", dsn)
+
+
+class Connector:
+    """Knows where PostgreSQL is and how long to wait for it."""
+
+    def __init__(self, dsn: str, connect_timeout_s: float, command_timeout_s: float) -> None:
+        self._dsn = dsn
+        self.masked_dsn = mask_dsn(dsn)
+        self._connect_timeout_s = connect_timeout_s
+        self._command_timeout_s = command_timeout_s
+
+    async def connect(self) -> asyncpg.Connection:
+        """A new connection. StoreUnavailable; ConfigError for a DSN that is none or an old server."""
+        try:
+            connection: asyncpg.Connection = await asyncpg.connect(
+                self._dsn,
+                timeout=self._connect_timeout_s,
+                command_timeout=self._command_timeout_s,
+                # compiling costs more than any of our statements takes
+                server_settings={"application_name": "tgres", "jit": "off"},
+            )
+        except asyncpg.exceptions.ClientConfigurationError as error:
+            # asyncpg's text can quote the DSN, password and all
+            raise ConfigError(
+                f"dsn {self.masked_dsn} is not understood; write postgresql://user@host:port/database"
+            ) from error
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self.unavailable(error, connecting=True) or error from error
+        if connection.get_server_version().major < SERVER_VERSION_MIN:
+            version = connection.get_server_version()
+            connection.terminate()
+            raise ConfigError(
+                f"PostgreSQL at {self.masked_dsn} has version {version.major}.{version.minor}; "
+                f"tgres needs {SERVER_VERSION_MIN} or newer"
+            )
+        return connection
+
+    def unavailable(
+        self, error: BaseException, *, closed: bool = False, connecting: bool = False
+    ) -> StoreUnavailable | None:
+        """StoreUnavailable when ``error`` is a state that passes, else None.
+
+        ``closed``: the connection is closed, so whatever asyncpg says about it follows from that.
+        """
+        if isinstance(error, asyncpg.PostgresError):
+            state = error.sqlstate or ""
+            classes = _PASSING_CLASSES_CONNECTING if connecting else _PASSING_CLASSES
+            passing = state.startswith(classes) or state in _PASSING_CODES
+        else:
+            passing = isinstance(error, OSError | TimeoutError) or (
+                isinstance(error, asyncpg.InterfaceError) and (closed or connecting)
+            )
+        if not passing:
+            return None
+        text = str(error).partition("\n")[0] or "no answer in time"
+        return StoreUnavailable(f"PostgreSQL at {self.masked_dsn}: {text}")
+
+
+class Pool:
+    """At most ``size`` connections, opened when needed; the one used last is used next."""
+
+    def __init__(self, connector: Connector, size: int, setup: Setup | None = None) -> None:
+        self._connector = connector
+        self._setup = setup
+        self._room = asyncio.Semaphore(size)
+        self._idle: list[asyncpg.Connection] = []
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection for the ``async with`` block; states that pass become StoreUnavailable."""
+        async with self._room:
+            connection = self._take_idle() or await self._open()
+            try:
+                yield connection
+            except BaseException as error:
+                in_step = isinstance(error, asyncpg.PostgresError)
+                unavailable = self._connector.unavailable(error, closed=connection.is_closed())
+                if in_step and unavailable is None and not connection.is_in_transaction():
+                    self._idle.append(connection)
+                else:  # cut, timed out or cancelled: what it would answer next is unknown
+                    connection.terminate()
+                if unavailable is not None:
+                    raise unavailable from error
+                raise
+            self._idle.append(connection)
+
+    def _take_idle(self) -> asyncpg.Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _open(self) -> asyncpg.Connection:
+        connection = await self._connector.connect()
+        try:
+            if self._setup is not None:
+                await self._setup(connection)
+        except BaseException as error:
+            connection.terminate()
+            unavailable = self._connector.unavailable(error, closed=True)
+            raise unavailable or error from error
+        return connection
+
+    async def close(self, timeout_s: float) -> None:
+        """Closes the idle connections; one that doesn't answer is cut."""
+        while (connection := self._take_idle()) is not None:
+            try:
+                await connection.close(timeout=timeout_s)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()

@@ -1,0 +1,143 @@
+"""A store in dicts: the model that the PostgreSQL store is tested against, and the store of fast tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.errors import StoreUnavailable
+from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
+
+_Key = tuple[int, int, int]  # rrd_id, archive, n
+
+
+def merge_slots(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The merge rule of one lap: known slots of ``new`` replace, NaN never does. Shape (width,)."""
+    if len(old) != len(new):
+        return new.copy()
+    return np.where(np.isnan(new), old, new)
+
+
+class MemoryStore:
+    """Implements ``port.Store``. Set ``away`` and every call raises StoreUnavailable, as when PostgreSQL is down."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self._bundles: dict[BundleSpec, int] = {}
+        self._series: dict[str, tuple[int, int]] = {}
+        self._chunks: dict[_Key, tuple[int, NDArray[np.float64]]] = {}
+        self._state = ServerState("", 0)
+        self._requests: set[asyncio.Queue[str]] = set()
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+
+    async def open(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        """Keeps the content, so that a test can "restart" on the same store."""
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:
+        self._check()
+        return [self._bundles.setdefault(spec, len(self._bundles) + 1) for spec in specs]
+
+    async def load_bundles(self) -> list[tuple[int, BundleSpec]]:
+        self._check()
+        return [(bundle_id, spec) for spec, bundle_id in self._bundles.items()]
+
+    async def load_series(self) -> SeriesRows:
+        self._check()
+        rows = self._series.values()
+        return SeriesRows(
+            np.array([rrd_id for rrd_id, _ in rows], np.int64),
+            np.array([bundle_id for _, bundle_id in rows], np.int32),
+            list(self._series),
+        )
+
+    async def create_series(
+        self, names: Sequence[str], bundle_ids: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        self._check()
+        rows = [
+            self._series.setdefault(name, (len(self._series) + 1, int(bundle_id)))
+            for name, bundle_id in zip(names, bundle_ids, strict=True)
+        ]
+        return (
+            np.array([rrd_id for rrd_id, _ in rows], np.int64),
+            np.array([bundle_id for _, bundle_id in rows], np.int32),
+        )
+
+    async def write_chunks(self, rows: Sequence[ChunkRows], late_seq: int | None = None) -> None:
+        self._check()
+        for block in rows:
+            for i in range(len(block)):
+                key = (int(block.rrd_id[i]), block.archive, int(block.n[i]))
+                self._upsert(key, int(block.start_s[i]), block.dp[i])
+        if late_seq is not None:
+            self._state.late_seq = late_seq
+
+    def _upsert(self, key: _Key, start_s: int, dp: NDArray[np.float64]) -> None:
+        old = self._chunks.get(key)
+        if old is None or start_s > old[0]:
+            self._chunks[key] = (start_s, dp.copy())
+        elif start_s == old[0]:
+            self._chunks[key] = (start_s, merge_slots(old[1], dp))
+
+    async def read_chunks(
+        self,
+        rrd_ids: NDArray[np.int64],
+        archive: int,
+        width: int,
+        from_s: int,
+        until_s: int,
+        *,
+        ring: Archive | None = None,
+    ) -> ChunkRows:
+        self._check()
+        wanted = set(rrd_ids.tolist())
+        found = [
+            (key, start_s, dp)
+            for key, (start_s, dp) in self._chunks.items()
+            if key[0] in wanted
+            and key[1] == archive
+            and len(dp) == width
+            and from_s <= start_s < until_s
+        ]
+        return ChunkRows(
+            archive,
+            np.array([key[0] for key, _, _ in found], np.int64),
+            np.array([key[2] for key, _, _ in found], np.int32),
+            np.array([start_s for _, start_s, _ in found], np.int64),
+            np.array([dp for _, _, dp in found], np.float64).reshape(len(found), width),
+        )
+
+    async def get_state(self) -> ServerState:
+        self._check()
+        return ServerState(self._state.journal_id, self._state.late_seq)
+
+    async def set_journal_id(self, journal_id: str) -> None:
+        self._check()
+        self._state = ServerState(journal_id, 0)
+
+    def request_flush(self, glob: str = "") -> None:
+        """What ``NOTIFY tgres_flush, 'glob'`` is to PostgreSQL."""
+        for queue in self._requests:
+            queue.put_nowait(glob)
+
+    async def flush_requests(self) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._requests.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._requests.discard(queue)

@@ -1,0 +1,74 @@
+-- The statements of the PostgreSQL store; each is known to the code by the name above it.
+
+-- name: stage_table
+-- Made once per connection. LIKE … STORAGE COMPRESSION: a chunk is compressed once, on its way in.
+CREATE TEMP TABLE IF NOT EXISTS tgres_stage
+    (LIKE ts INCLUDING STORAGE INCLUDING COMPRESSION) ON COMMIT DELETE ROWS
+
+-- name: upsert_stage
+-- The staged rows come in the order of ts's primary key, so two writers can't deadlock.
+INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp)
+SELECT rrd_id, archive, n, start_s, dp FROM tgres_stage
+ON CONFLICT (rrd_id, archive, n) DO UPDATE
+SET start_s = excluded.start_s,
+    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+              ELSE tgres_merge(t.dp, excluded.dp) END
+WHERE excluded.start_s >= t.start_s
+
+-- name: empty_stage
+TRUNCATE tgres_stage
+
+-- name: upsert_chunk
+INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (rrd_id, archive, n) DO UPDATE
+SET start_s = excluded.start_s,
+    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+              ELSE tgres_merge(t.dp, excluded.dp) END
+WHERE excluded.start_s >= t.start_s
+
+-- name: set_late_seq
+UPDATE server_state SET late_seq = $1
+
+-- name: get_state
+SELECT journal_id, late_seq FROM server_state
+
+-- name: set_journal_id
+UPDATE server_state SET journal_id = $1, late_seq = 0
+
+-- name: read_chunks
+SELECT rrd_id, n, start_s, array_send(dp) AS cell FROM ts
+WHERE rrd_id = any($1::bigint[]) AND archive = $2 AND start_s >= $3 AND start_s < $4
+
+-- name: read_chunks_of_ring
+-- The window's place in the ring is known: n between $5 and $6.
+SELECT rrd_id, n, start_s, array_send(dp) AS cell FROM ts
+WHERE rrd_id = any($1::bigint[]) AND archive = $2 AND start_s >= $3 AND start_s < $4
+  AND n BETWEEN $5 AND $6
+
+-- name: insert_bundle
+INSERT INTO rrd_bundle (retention, cf, xff, on_duplicate, steps_s, sizes, widths)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT DO NOTHING
+
+-- name: load_bundles
+SELECT id, cf, xff, on_duplicate, steps_s, sizes, widths FROM rrd_bundle ORDER BY id
+
+-- name: load_series
+SELECT id, bundle_id, name FROM rrd ORDER BY id
+
+-- name: series_ids
+SELECT array_send(array_agg(nextval('rrd_id_seq'))) FROM generate_series(1, $1)
+
+-- name: series_stage
+CREATE TEMP TABLE IF NOT EXISTS tgres_series_stage
+    (id bigint, name text COLLATE "C", tags jsonb, bundle_id bigint) ON COMMIT DELETE ROWS
+
+-- name: insert_missing_series
+INSERT INTO rrd (id, name, tags, bundle_id)
+SELECT id, name, tags, bundle_id FROM tgres_series_stage ORDER BY name
+ON CONFLICT (name) DO NOTHING
+
+-- name: select_staged_series
+SELECT array_send(array_agg(r.id ORDER BY s.id)) AS ids,
+       array_send(array_agg(r.bundle_id ORDER BY s.id)) AS bundle_ids
+FROM tgres_series_stage s JOIN rrd r USING (name)
