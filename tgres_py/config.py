@@ -33,7 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import ConfigError
-from tgres_py.model.retention import OnDuplicate
+from tgres_py.model.retention import OnDuplicate, parse_retention
 
 if TYPE_CHECKING:
     from tgres_py.model.rules import RuleSet
@@ -247,6 +247,15 @@ class Settings(BaseModel):
     def _check_dsn(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("a DSN starts with postgresql://")
+        return value
+
+    @field_validator("retention")
+    @classmethod
+    def _check_retention(cls, value: str) -> str:
+        try:
+            parse_retention(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("statsd", "statsd_mgmt")

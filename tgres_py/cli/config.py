@@ -48,11 +48,9 @@ def show(config_file: str | None, as_json: bool, **options: Any) -> None:
     shown = {name: shown_value(settings, name) for name in setting_fields()}
     origins = settings.origins
     if as_json:
-        print_json(
-            {n: {"value": v, "origin": origins.get(n, "default")} for n, v in shown.items()}
-        )
+        print_json({n: {"value": v, "origin": origins.get(n, "default")} for n, v in shown.items()})
         return
-    lines = {n: f'{n} = {toml_value("" if v is None else v)}' for n, v in shown.items()}
+    lines = {n: f"{n} = {toml_value('' if v is None else v)}" for n, v in shown.items()}
     width = min(48, max(map(len, lines.values())))
     for name, line in lines.items():
         click.echo(f"{line:<{width}}  # {origins.get(name, 'default')}")

@@ -16,7 +16,9 @@ from tgres_py.cli.table import Series, format_table
 
 @click.command()
 @click.argument("targets", metavar="TARGET…", nargs=-1, required=True)
-@click.option("--from", "from_", default="-1h", show_default=True, help="Start, as Graphite has it.")
+@click.option(
+    "--from", "from_", default="-1h", show_default=True, help="Start, as Graphite has it."
+)
 @click.option("--until", default="now", show_default=True, help="End, as Graphite has it.")
 @click.option("--max-points", type=click.IntRange(min=1), help="Consolidate to this many points.")
 @click.option("--table", "shape", flag_value="table", default="table", help="A table (default).")

@@ -26,7 +26,15 @@ def serve(config_file: str | None, **options: Any) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    log.info("tgres %s, kernels: %s", __version__, kernels_text())
+    log.info("tgres %s, kernels: %s", __version__, _kernels_text())
     from tgres_py.server import run
 
     run(settings)
+
+
+def _kernels_text() -> str:
+    from tgres_py.kernels import NATIVE
+
+    if NATIVE:
+        return "native"
+    return "pure Python, many times slower (install a C compiler and this package again)"
