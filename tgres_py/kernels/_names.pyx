@@ -413,6 +413,8 @@ cdef inline bint is_plain(const char* p, Py_ssize_t n) noexcept nogil:
     """ASCII, no tags, no empty nodes: a name that is canonical as it stands."""
     cdef Py_ssize_t i
     cdef char before = 46
+    if p[0] == 126 or p[n - 1] == 125:      # ~name and name{tag="value"} have another canonical form
+        return False
     for i in range(n):
         if p[i] <= 32 or p[i] >= 127 or p[i] == 59 or (p[i] == 46 and before == 46):
             return False

@@ -24,6 +24,8 @@ def is_plain(name: bytes) -> bool:
         and name[:1] != b"."
         and name[-1:] != b"."
         and name != b""
+        and name[:1] != b"~"  # ~name and name{tag="value"} have another canonical form
+        and name[-1:] != b"}"
     )
 
 

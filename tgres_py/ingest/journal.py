@@ -1,0 +1,463 @@
+"""The journal: local append-only files of the points that are not yet in the store.
+
+    file    = header record*
+    header  = "tgresjl1" journal_id:16 incarnation:u32 number:u32                       (32 bytes)
+    record  = magic:u32 kind:u8 zero:u8[3] length:u32 crc32:u32 payload                 (16 + length)
+    payload by kind (little endian, * = lz4 block with its size in front)
+      NAMES   n:u32  *(ids:i32[n] name LF …)
+      POINTS  now_s:i64 n:u32 c:u32  *(ids:i32[n] times:i32[n] or i64[n]; differences):c  values:f64[n]
+      LATE    seq:u64 then as POINTS          points that go to the store by way of a merge
+      FLOOR   time_s:i64 n:u32 *(ids)         all older points of these series are in the store
+      IMAGE   as POINTS, values then counts:u32[n]   slots of the ring as they were: replaces, not merges
+
+Values are written raw: on measured gauges lz4 wins 15 % of their bytes for four times the time.
+The crc covers kind, length and payload. A record that fails is skipped; where its length can't be
+trusted, reading goes on at the next magic whose record is sound. Ids are those of one run of the
+server (an incarnation); NAMES come before the first record that uses an id.
+
+A thread of its own encodes, writes and calls fdatasync at least twice in ``sync_s``, so that what was
+received ``sync_s`` ago is on disk. A new file starts with each checkpoint: the image of all rings;
+when that is on disk all older files are dropped, but for those with late points not yet merged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import struct
+import threading
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import lz4.block
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py import clock
+from tgres_py.errors import ConfigError
+from tgres_py.model.points import Ids, Times, Values
+
+log = logging.getLogger(__name__)
+
+FILE_HEADER = struct.Struct("<8s16sII")
+RECORD_HEADER = struct.Struct("<IB3xII")
+FILE_MAGIC = b"tgresjl1"
+RECORD_MAGIC = 0x314A4754
+RECORD_BYTES_MAX = 64 << 20
+WRITE_BYTES = 4 << 20  # pending bytes that wake the writer before its time
+POINT_BYTES = 20  # of a pending point, for the bound on memory
+
+
+class Kind(IntEnum):
+    NAMES = 1
+    POINTS = 2
+    LATE = 3
+    FLOOR = 4
+    IMAGE = 5
+
+
+@dataclass(slots=True)
+class Record:
+    """One decoded or pending record; fields that its kind doesn't have are empty."""
+
+    kind: Kind
+    ids: Ids
+    times: Times | None = None
+    values: Values | None = None
+    now_s: int = 0  # FLOOR: the floor's time
+    seq: int = 0
+    blob: bytes = b""  # NAMES: names, an LF after each
+    counts: NDArray[np.uint32] | None = None
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self.ids) * POINT_BYTES + len(self.blob) + 64
+
+
+def _pack(*parts: bytes) -> bytes:
+    return lz4.block.compress(b"".join(parts), mode="fast", acceleration=4)
+
+
+def _differences(a: NDArray[np.int32] | NDArray[np.int64]) -> bytes:
+    return np.diff(a, prepend=a.dtype.type(0)).tobytes()
+
+
+def encode(record: Record) -> bytes:
+    """The record's bytes, header included."""
+    n = len(record.ids)
+    if record.kind == Kind.NAMES:
+        payload = struct.pack("<I", n) + _pack(_differences(record.ids), record.blob)
+    elif record.kind == Kind.FLOOR:
+        payload = struct.pack("<qI", record.now_s, n) + _pack(_differences(record.ids))
+    else:
+        assert record.times is not None and record.values is not None
+        times = record.times
+        if n and (times.min() < 0 or times.max() >= 1 << 31):
+            packed, wide = _pack(_differences(record.ids), _differences(times)), 1
+        else:
+            packed, wide = (
+                _pack(_differences(record.ids), _differences(times.astype(np.int32))),
+                0,
+            )
+        head = struct.pack("<qII", record.now_s, n, len(packed) << 1 | wide)
+        if record.kind == Kind.LATE:
+            head = struct.pack("<Q", record.seq) + head
+        payload = head + packed + np.ascontiguousarray(record.values, "<f8").tobytes()
+        if record.kind == Kind.IMAGE:
+            counts = record.counts if record.counts is not None else np.ones(n, np.uint32)
+            payload += _pack(counts.astype("<u4").tobytes())
+    crc = zlib.crc32(payload, zlib.crc32(struct.pack("<BI", record.kind, len(payload))))
+    return RECORD_HEADER.pack(RECORD_MAGIC, record.kind, len(payload), crc) + payload
+
+
+def decode(kind: int, payload: bytes | memoryview) -> Record:
+    """The record of a payload whose checksum was right."""
+    at = 0
+    seq = 0
+    if kind == Kind.NAMES:
+        (n,) = struct.unpack_from("<I", payload)
+        raw = lz4.block.decompress(payload[4:])
+        ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
+        return Record(Kind.NAMES, ids, blob=raw[4 * n :])
+    if kind == Kind.FLOOR:
+        time_s, n = struct.unpack_from("<qI", payload)
+        raw = lz4.block.decompress(payload[12:])
+        return Record(
+            Kind.FLOOR, np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32), now_s=time_s
+        )
+    if kind == Kind.LATE:
+        (seq,) = struct.unpack_from("<Q", payload)
+        at = 8
+    now_s, n, packed_bytes = struct.unpack_from("<qII", payload, at)
+    wide, packed_bytes = packed_bytes & 1, packed_bytes >> 1
+    at += 16
+    raw = lz4.block.decompress(payload[at : at + packed_bytes])
+    at += packed_bytes
+    ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
+    times = np.cumsum(np.frombuffer(raw, np.int64 if wide else np.int32, n, 4 * n), dtype=np.int64)
+    values = np.frombuffer(payload, "<f8", n, at).astype(np.float64)
+    counts = None
+    if kind == Kind.IMAGE:
+        counts = np.frombuffer(lz4.block.decompress(payload[at + 8 * n :]), "<u4").astype(np.uint32)
+    return Record(Kind(kind), ids, times, values, now_s, seq, counts=counts)
+
+
+_ROTATE = Record(Kind.FLOOR, np.empty(0, np.int32), now_s=-1)  # pending only: a new file from here on
+
+
+@dataclass(slots=True)
+class JournalFile:
+    path: Path
+    journal_id: str
+    incarnation: int
+    number: int
+
+
+@dataclass(slots=True)
+class Damage:
+    """What reading had to skip."""
+
+    records: int = 0
+    bytes: int = 0
+
+
+def list_files(folder: Path) -> list[JournalFile]:
+    """The journal's files in order; files without a sound header are left out (and logged)."""
+    found = []
+    for path in sorted(folder.glob("*.journal")):
+        with open(path, "rb") as f:
+            head = f.read(FILE_HEADER.size)
+        if len(head) < FILE_HEADER.size or head[:8] != FILE_MAGIC:
+            log.warning("journal file %s has no sound header and is skipped", path.name)
+            continue
+        _, journal_id, incarnation, number = FILE_HEADER.unpack(head)
+        found.append(JournalFile(path, uuid.UUID(bytes=journal_id).hex, incarnation, number))
+    return sorted(found, key=lambda f: f.number)
+
+
+def read_records(path: Path, damage: Damage) -> Iterator[tuple[int, memoryview]]:
+    """(kind, payload) of the sound records of a file, in order."""
+    data = memoryview(path.read_bytes())
+    at = FILE_HEADER.size
+    magic = struct.pack("<I", RECORD_MAGIC)
+    while at < len(data):
+        sound = _sound_record(data, at)
+        if sound is not None:
+            kind, end = sound
+            yield kind, data[at + RECORD_HEADER.size : end]
+            at = end
+            continue
+        damage.records += 1
+        begin = at
+        at += 1
+        while True:
+            at = data.obj.find(magic, at)  # type: ignore[attr-defined]  # bytes
+            if at < 0:
+                damage.bytes += len(data) - begin
+                return
+            if _sound_record(data, at) is not None:
+                break
+            at += 1
+        damage.bytes += at - begin
+
+
+def _sound_record(data: memoryview, at: int) -> tuple[int, int] | None:
+    """(kind, end) of the record at ``at`` when header, length and checksum are right."""
+    if at + RECORD_HEADER.size > len(data):
+        return None
+    magic, kind, length, crc = RECORD_HEADER.unpack_from(data, at)
+    end = at + RECORD_HEADER.size + length
+    if magic != RECORD_MAGIC or length > RECORD_BYTES_MAX or end > len(data):
+        return None
+    if not Kind.NAMES <= kind <= Kind.IMAGE:
+        return None
+    payload = data[at + RECORD_HEADER.size : end]
+    if zlib.crc32(payload, zlib.crc32(struct.pack("<BI", kind, length))) != crc:
+        return None
+    return kind, end
+
+
+class Journal:
+    """The writing side. All methods but ``synced`` and ``close`` are quick and never block.
+
+    ``folder`` is made when missing. ``journal_id`` is that of the files found there, else a new one.
+    """
+
+    def __init__(self, folder: Path, sync_s: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.old_files = list_files(folder)
+        self.journal_id = self.old_files[-1].journal_id if self.old_files else uuid.uuid4().hex
+        self.incarnation = self.old_files[-1].incarnation + 1 if self.old_files else 1
+        self.bytes_written = 0
+        self.syncs = 0
+        self.failed: str | None = None  # why nothing can be written at the moment
+        self._interval_s = sync_s / 2
+        self._number = self.old_files[-1].number if self.old_files else 0
+        self._pending: list[Record] = []
+        self._pending_bytes = 0
+        self._appended = 0
+        self._synced = 0
+        self._closing = False
+        self._wake = threading.Condition()
+        self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._fd = -1
+        self._sizes: dict[int, int] = {
+            f.number: f.path.stat().st_size for f in self.old_files
+        }
+        self._lock_fd = self._lock()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def _lock(self) -> int:
+        fd = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise ConfigError(
+                f"the journal in {self.folder} is in use by another server; stop it or give --data-dir another folder"
+            ) from None
+        return fd
+
+    def start(self) -> None:
+        """Opens this run's first file and starts the writer."""
+        try:
+            self._open_next()
+        except OSError as e:
+            raise ConfigError(f"the journal can't be written: {e}; give --data-dir another folder") from None
+        self._thread.start()
+
+    # -- appending ---------------------------------------------------------------------------
+
+    def append(self, record: Record) -> None:
+        """Takes a record; its arrays must not be changed afterwards."""
+        with self._wake:
+            self._pending.append(record)
+            self._pending_bytes += record.pending_bytes
+            self._appended += 1
+            if self._pending_bytes > WRITE_BYTES:
+                self._wake.notify()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory held by records that are not written yet."""
+        return self._pending_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files."""
+        return sum(self._sizes.values())
+
+    def rotate(self) -> int:
+        """All records from here on go to a new file; its number."""
+        with self._wake:
+            self._pending.append(_ROTATE)
+            self._appended += 1
+            return self._number + 1
+
+    async def synced(self) -> None:
+        """Returns when all that was appended so far is on disk."""
+        event = asyncio.Event()
+        with self._wake:
+            if self._synced >= self._appended:
+                return
+            self._waiters.append((self._appended, asyncio.get_running_loop(), event))
+            self._wake.notify()
+        await event.wait()
+
+    def drop_before(self, number: int) -> int:
+        """Removes all files with a lower number; how many."""
+        dropped = 0
+        for n in sorted(self._sizes):
+            if n < number and n != self._number:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path(n))
+                del self._sizes[n]
+                dropped += 1
+        self.old_files = [f for f in self.old_files if f.number >= number]
+        return dropped
+
+    def close(self) -> None:
+        """Writes and syncs what is pending, ends the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join(30)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        os.close(self._lock_fd)
+
+    # -- the writer thread -------------------------------------------------------------------
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:010d}.journal"
+
+    def _run(self) -> None:
+        todo: list[Record] = []
+        last_sync = clock.monotonic()
+        while True:
+            with self._wake:
+                wait = self._interval_s - (clock.monotonic() - last_sync)
+                if wait > 0 and not self._closing and not self._waiters and self._pending_bytes <= WRITE_BYTES:
+                    self._wake.wait(wait)
+                todo += self._pending
+                self._pending = []
+                upto = self._appended
+                closing = self._closing
+                must_sync = bool(self._waiters)
+            try:
+                self._write(todo)
+                self._pending_bytes_done()
+                if closing or must_sync or clock.monotonic() - last_sync >= self._interval_s:
+                    if self._fd >= 0 and upto > self._synced:
+                        os.fdatasync(self._fd)
+                        self.syncs += 1
+                    last_sync = clock.monotonic()
+                    self._synced = upto
+                    self._tell()
+                if self.failed:
+                    log.warning("journal: writing works again")
+                    self.failed = None
+            except OSError as e:
+                if self.failed is None:
+                    log.error("journal: %s; going on in memory, trying again", e)
+                self.failed = str(e)
+                last_sync = clock.monotonic()
+                if not closing:
+                    continue
+            if closing:
+                return
+
+    def _pending_bytes_done(self) -> None:
+        with self._wake:
+            self._pending_bytes = sum(r.pending_bytes for r in self._pending)
+
+    def _tell(self) -> None:
+        with self._wake:
+            due = [w for w in self._waiters if w[0] <= self._synced]
+            self._waiters = [w for w in self._waiters if w[0] > self._synced]
+        for _, loop, event in due:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(event.set)
+
+    def _write(self, todo: list[Record]) -> None:
+        """Writes the records and takes them off the list, file by file, so that none is written twice."""
+        while todo:
+            if todo[0] is _ROTATE:
+                self._open_next()
+                del todo[0]
+                continue
+            end = next((i for i, r in enumerate(todo) if r is _ROTATE), len(todo))
+            self._write_bytes(b"".join(encode(r) for r in _joined(todo[:end])))
+            del todo[:end]
+
+    def _write_bytes(self, data: bytes) -> None:
+        at = os.lseek(self._fd, 0, os.SEEK_CUR)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            # leave no half record behind: it would only cost the reader a search
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, at)
+                os.lseek(self._fd, at, os.SEEK_SET)
+            raise
+        self.bytes_written += len(data)
+        self._sizes[self._number] = at + len(data)
+
+    def _open_next(self) -> None:
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        number = self._number + 1
+        fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        head = FILE_HEADER.pack(FILE_MAGIC, uuid.UUID(self.journal_id).bytes, self.incarnation, number)
+        os.write(fd, head)
+        self._fd, self._number = fd, number
+        self._sizes[number] = len(head)
+        folder = os.open(self.folder, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _joined(records: list[Record]) -> Iterator[Record]:
+    """Neighbouring POINTS of one ``now_s`` become one record: fewer, larger lz4 blocks."""
+    run: list[Record] = []
+    points = 0
+    for record in records:
+        if record.kind == Kind.POINTS:
+            if run and (run[0].now_s != record.now_s or points > 1 << 20):
+                yield _join(run)
+                run, points = [], 0
+            run.append(record)
+            points += len(record.ids)
+            continue
+        if run:
+            yield _join(run)
+            run, points = [], 0
+        yield record
+    if run:
+        yield _join(run)
+
+
+def _join(run: list[Record]) -> Record:
+    if len(run) == 1:
+        return run[0]
+    return Record(
+        Kind.POINTS,
+        np.concatenate([r.ids for r in run]),
+        np.concatenate([r.times for r in run if r.times is not None]),
+        np.concatenate([r.values for r in run if r.values is not None]),
+        run[0].now_s,
+    )

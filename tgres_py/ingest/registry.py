@@ -1,0 +1,301 @@
+"""The series registry: names to ids, ids to bundles, places in the ring, and rows of ``rrd``.
+
+Ids are dense, given in order of appearance, and hold for one run of the server. A name gets its id
+while its line is parsed; admitting it (which retention, which segment) happens for all new names of a
+buffer together, its row in ``rrd`` is made in bulk by the flusher, and the index for queries is brought
+up to date when somebody asks. Until the registry is open (the store's series aren't loaded yet) new
+names wait, and with them their points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.errors import BadRequest
+from tgres_py.kernels import FLOOR_NONE, NameTable, RingStore
+from tgres_py.kernels.names_py import ODD, REFUSED
+from tgres_py.model.ident import NameRefused, canonical
+from tgres_py.model.nametree import NameTree
+from tgres_py.model.points import Ids, Reason, Times, Values
+from tgres_py.model.retention import BundleSpec, OnDuplicate
+from tgres_py.query.source import FindNode
+from tgres_py.storage.port import SeriesRows
+
+SEGMENT_SERIES_MAX = 4_096
+SEGMENT_SERIES_MIN = 64
+ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
+RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
+
+Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
+MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
+
+
+class Registry:
+    """Belongs to the event loop's thread, but for ``name``, ``names``, ``expand`` and ``find``."""
+
+    def __init__(
+        self,
+        match_many: MatchMany,
+        ring: RingStore,
+        *,
+        series_max: int = 20_000_000,
+        name_bytes_max: int = 1_024,
+    ) -> None:
+        self.match_many = match_many
+        self.ring = ring
+        self.table = NameTable()
+        self.tree = NameTree()
+        self.bundle_specs: list[BundleSpec] = []
+        self.bundle_db_ids: list[int] = []  # 0: not yet in the store
+        self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
+        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet
+        self.segment_bundle: list[int] = []
+        self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
+        self.opened = False
+        self.refused_new = 0
+        self._series_max = series_max
+        self._name_bytes_max = name_bytes_max
+        self._bundle_index: dict[BundleSpec, int] = {}
+        self._bundle_count: list[int] = []
+        self._open_segment: dict[tuple[int, int], int] = {}
+        self._admitted = 0  # ids below are admitted
+        self._journaled = 0  # ids below are in the journal's current file
+        self._indexed = 0  # ids below are in the tree
+        self._aliases = 0
+        self._uncreated: list[tuple[int, int]] = []  # ranges of admitted ids without a row
+
+    def __len__(self) -> int:
+        return self.table.size
+
+    # -- names to ids ------------------------------------------------------------------------
+
+    def scan(self, data: bytes | bytearray | memoryview, now_s: int) -> Columns:
+        """Columns of the complete lines of a buffer, as NameTable.parse; new names are admitted."""
+        room = self._series_max - self.table.size
+        columns = self.table.parse(data, now_s, self._name_bytes_max, max(0, room))
+        self.admit()
+        return columns
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
+        """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position."""
+        get = self.table.get
+        ids = np.fromiter((get(name) for name in names), np.int32, len(names))
+        refused: dict[int, Reason] = {}
+        for position in np.flatnonzero(ids < 0).tolist():
+            outcome = self._resolve_new(names[position])
+            if isinstance(outcome, Reason):
+                refused[position] = outcome
+            else:
+                ids[position] = outcome
+        self.admit()
+        return ids, refused
+
+    def _resolve_new(self, raw: bytes) -> int | Reason:
+        known = self.table.get(raw)
+        if known >= 0:
+            return known
+        try:
+            name = canonical(raw.decode(), self._name_bytes_max).encode()
+        except UnicodeDecodeError:
+            return Reason.UTF8
+        except NameRefused as e:
+            return e.reason
+        except BadRequest:
+            return Reason.NAME
+        id = self.table.get(name)
+        if id < 0:
+            if self.table.size >= self._series_max:
+                self.refused_new += 1
+                return Reason.LIMIT
+            id = self.table.add(name)
+        if name != raw and self._aliases < ALIASES_PER_SERIES * self.table.size + 1_000:
+            self._aliases += 1
+            self.table.alias(raw, id)
+        return id
+
+    def fresh_names(self) -> tuple[Ids, bytes] | None:
+        """Ids and names (an LF after each) that the journal doesn't know yet; asked for once."""
+        first, end = self._journaled, self.table.size
+        if first == end:
+            return None
+        self._journaled = end
+        return np.arange(first, end, dtype=np.int32), self.table.name_lines(first, end)
+
+    # -- admission ---------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Gives all ids that have none a bundle and a place in the ring."""
+        first, end = self._admitted, self.table.size
+        if first == end or not self.opened:
+            return
+        self._admitted = end
+        self._grow(end)
+        pending = np.arange(first, end, dtype=np.int32)
+        pending = pending[self.bundle_of[first:end] < 0]
+        if len(pending) == 0:
+            return
+        self.admit_by_rules(pending)
+        self._uncreated.append((first, end))
+
+    def admit_by_rules(self, ids: Ids, floor_s: int | None = None) -> None:
+        """Admits series under the retention rules; ``floor_s``: see ``place``."""
+        if len(ids) == 0:
+            return
+        if ids[-1] - ids[0] + 1 == len(ids):
+            lines = self.table.name_lines(int(ids[0]), int(ids[-1]) + 1)
+            names = lines.decode().split("\n")
+            names.pop()
+        else:
+            names = [name.decode() for name in self.table.names(ids)]
+        specs = self.match_many(names)
+        index = {spec: self.bundle(spec) for spec in set(specs)}
+        if len(index) == 1:
+            self.place(ids, index[specs[0]], floor_s)
+            return
+        bundles = np.fromiter((index[spec] for spec in specs), np.int32, len(specs))
+        for bundle in index.values():
+            self.place(ids[bundles == bundle], bundle, floor_s)
+
+    def bundle(self, spec: BundleSpec) -> int:
+        """The number of a bundle in this run."""
+        found = self._bundle_index.get(spec)
+        if found is None:
+            found = self._bundle_index[spec] = len(self.bundle_specs)
+            self.bundle_specs.append(spec)
+            self.bundle_db_ids.append(0)
+            self._bundle_count.append(0)
+        return found
+
+    def place(self, ids: Ids, bundle: int, floor_s: int | None = None) -> None:
+        """Gives series of one bundle their columns in the ring.
+
+        ``floor_s``: all that is older is in the store already (None: the store has nothing of them);
+        series with different floors come into different segments.
+        """
+        spec = self.bundle_specs[bundle]
+        finest = spec.archives[0]
+        floor = FLOOR_NONE if floor_s is None else -(-floor_s // finest.step_s)
+        self._grow(int(ids.max(initial=-1)) + 1)
+        self.bundle_of[ids] = bundle
+        at = 0
+        while at < len(ids):
+            segment = self._open_segment.get((bundle, floor), -1)
+            if segment < 0 or self.ring.used(segment) == self.ring.capacity(segment):
+                segment = self._new_segment(bundle, floor, len(ids) - at)
+            room = self.ring.capacity(segment) - self.ring.used(segment)
+            part = ids[at : at + room]
+            self.ring.place(part, segment)
+            self.segment_ids[segment].append(part)
+            at += room
+        self._bundle_count[bundle] += len(ids)
+
+    def _new_segment(self, bundle: int, floor: int, wanted: int) -> int:
+        spec = self.bundle_specs[bundle]
+        size = max(self._bundle_count[bundle], wanted, SEGMENT_SERIES_MIN)
+        capacity = min(SEGMENT_SERIES_MAX, 1 << (size - 1).bit_length())
+        segment = self.ring.add_segment(
+            spec.archives[0].step_s,
+            spec.archives[0].retention_s,
+            spec.archives[-1].retention_s,
+            capacity,
+            RULES[spec.on_duplicate],
+            floor,
+        )
+        self._open_segment[bundle, floor] = segment
+        self.segment_bundle.append(bundle)
+        self.segment_ids.append([])
+        return segment
+
+    def _grow(self, size: int) -> None:
+        if size > len(self.bundle_of):
+            room = max(size, 2 * len(self.bundle_of))
+            bundle_of = np.full(room, -1, np.int32)
+            bundle_of[: len(self.bundle_of)] = self.bundle_of
+            rrd_id = np.zeros(room, np.int64)
+            rrd_id[: len(self.rrd_id)] = self.rrd_id
+            self.bundle_of, self.rrd_id = bundle_of, rrd_id
+
+    def ids_of_segment(self, segment: int) -> Ids:
+        """Ids in order of their columns."""
+        parts = self.segment_ids[segment]
+        if len(parts) > 1:
+            parts[:] = [np.concatenate(parts)]
+        return parts[0] if parts else np.empty(0, np.int32)
+
+    # -- rows of rrd -------------------------------------------------------------------------
+
+    def load(self, rows: SeriesRows, bundles: dict[int, BundleSpec]) -> Ids:
+        """Takes over the store's series; their ids, in the order of ``rows``. They have no place yet."""
+        for db_id, spec in bundles.items():
+            self.bundle_db_ids[self.bundle(spec)] = db_id
+        blob = "\n".join([*rows.names, ""]).encode()
+        ids = self.table.add_lines(blob)
+        self._grow(self.table.size)
+        self.rrd_id[ids] = rows.rrd_id
+        return ids
+
+    def open(self) -> None:
+        """From here on new names are admitted as they come; those that waited are admitted now."""
+        self.opened = True
+        self.admit()
+
+    def take_uncreated(self, most: int) -> Ids:
+        """Admitted ids without a row in ``rrd``, at most about ``most``; to be given back on failure."""
+        taken: list[Ids] = []
+        count = 0
+        while self._uncreated and count < most:
+            first, end = self._uncreated.pop()
+            if end - first > most:
+                self._uncreated.append((first + most, end))
+                end = first + most
+            ids = np.arange(first, end, dtype=np.int32)
+            ids = ids[(self.rrd_id[first:end] == 0) & (self.bundle_of[first:end] >= 0)]
+            taken.append(ids)
+            count += len(ids)
+        return np.concatenate(taken) if taken else np.empty(0, np.int32)
+
+    def give_back(self, ids: Ids) -> None:
+        """Ids whose rows could not be made."""
+        if len(ids):
+            self._uncreated.append((int(ids.min()), int(ids.max()) + 1))
+
+    @property
+    def uncreated(self) -> bool:
+        """Whether series wait for their row in ``rrd``."""
+        return bool(self._uncreated)
+
+    def note_uncreated(self, ids: Ids) -> None:
+        """Ids (ascending) that were placed by hand and have no row yet."""
+        self.give_back(ids)
+
+    # -- queries (any thread) ----------------------------------------------------------------
+
+    def sync_index(self) -> None:
+        """Brings the tree up to date with the names; called in the loop's thread before a query."""
+        first, end = self._indexed, min(self._admitted, self.table.size)
+        if first < end:
+            self._indexed = end
+            names = self.table.name_lines(first, end).decode().split("\n")
+            names.pop()
+            self.tree.add_many(names, first)
+
+    def names(self, ids: Ids) -> list[str]:
+        return [name.decode() for name in self.table.names(ids)]
+
+    def specs(self, ids: Ids) -> list[BundleSpec]:
+        return [self.bundle_specs[b] for b in self.bundle_of[ids].tolist()]
+
+    def expand(self, pattern: str, limit: int | None = None) -> Ids:
+        return self.tree.expand(pattern, limit, "query_series_max")
+
+    def find(self, pattern: str) -> list[FindNode]:
+        return [
+            FindNode(node.path, node.name, node.is_leaf, node.is_branch)
+            for node in self.tree.find(pattern)
+        ]
+
+
+__all__ = ["ODD", "REFUSED", "Registry"]
