@@ -171,7 +171,9 @@ def test_nothing(parse: Parser) -> None:
 
 
 names = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=30
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -201,7 +203,9 @@ fragments = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.one_of(st.binary(max_size=300), st.lists(fragments, max_size=40).map(b"".join)), st.data())
+@given(
+    st.one_of(st.binary(max_size=300), st.lists(fragments, max_size=40).map(b"".join)), st.data()
+)
 def test_fuzz(data: bytes, draw: st.DataObject) -> None:
     """Any bytes: each line that isn't blank is one point or one listed reason, whatever the cuts."""
     cut = draw.draw(st.integers(0, len(data)))

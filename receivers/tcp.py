@@ -1,0 +1,283 @@
+"""Streams over TCP: whole buffers go to the parser, an idle connection holds no buffer.
+
+All connections of a listener are read into one shared buffer: the event loop fills it and hands it over
+in one go, so only the unfinished tail of a connection has to be kept in between. A short
+tail is put in front of the next bytes; a long one (a frame of the pickle format) grows apart until it
+is complete. This needs a loop that asks for the buffer when there is something to read (asyncio's
+selector loops, uvloop), not one that holds on to it while it waits (Windows' proactor).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from typing import cast
+
+from receivers.sink import Sink, WireFormat
+from receivers.sockets import address_of, bind_all
+from tgres_py import clock
+from tgres_py.model.points import Parsed, Reason, empty_block
+
+TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
+SAMPLE_BYTES_MAX = 120
+DRAIN_QUIET_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """``idle_s``: a connection that is silent for longer is closed, 0 = never;
+    ``tail_bytes_max``: unfinished frames of all connections together."""
+
+    connections_max: int = 5_000
+    idle_s: float = 0.0
+    buffer_bytes: int = 262_144
+    tail_bytes_max: int = 67_108_864
+
+
+class TcpListener:
+    """One listening address. ``accepted``, ``refused``, ``reads`` count connections and reads since the start."""
+
+    def __init__(self, name: str, wire: WireFormat, sink: Sink, limits: TcpLimits) -> None:
+        self.name = name
+        self.wire = wire
+        self.sink = sink
+        self.limits = limits
+        self.accepted = 0
+        self.refused = 0
+        self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
+        self.tail_bytes = 0
+        self.reads = 0
+        self.connections: set[Connection] = set()
+        self.address: tuple[str, int] = ("", 0)
+        self._waiting = False
+        self._servers: list[asyncio.Server] = []
+        self._idle_check: asyncio.TimerHandle | None = None
+
+    async def listen(self, sockets: list[socket.socket]) -> None:
+        """Takes the bound sockets over and accepts connections on them."""
+        self.address = address_of(sockets[0])
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._servers.append(await loop.create_server(lambda: Connection(self), sock=sock))
+        if self.limits.idle_s > 0:
+            self._schedule_idle_check(loop)
+
+    def close(self) -> None:
+        """Stops listening; open connections are read on."""
+        for server in self._servers:
+            server.close()
+
+    async def drain(self, timeout_s: float = 2.0) -> None:
+        """Reads until nothing more comes (or the time is over), then closes the connections."""
+        deadline = clock.monotonic() + timeout_s
+        seen = -1
+        while self.connections and clock.monotonic() < deadline:
+            if seen == self.reads and not self._waiting:
+                break
+            seen = self.reads
+            await asyncio.sleep(DRAIN_QUIET_S)
+        if self._idle_check:
+            self._idle_check.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def accept(self, parsed: Parsed, peer: str) -> None:
+        """Gives points to the sink; all connections stop reading when it is full."""
+        if parsed.received:
+            self.sink.accept(self.name, parsed, peer)
+        if self.sink.paused:
+            self.wait_for_room()
+
+    def wait_for_room(self) -> None:
+        if self._waiting:
+            return
+        self._waiting = True
+        for connection in self.connections:
+            connection.pause()
+        self.sink.on_room(self._resume)
+
+    def _resume(self) -> None:
+        self._waiting = False
+        if self.sink.paused:
+            self.wait_for_room()
+            return
+        for connection in self.connections:
+            connection.resume()
+
+    @property
+    def waiting(self) -> bool:
+        """True while the sink has no room."""
+        return self._waiting
+
+    def _schedule_idle_check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._idle_check = loop.call_later(self.limits.idle_s / 4, self._close_idle, loop)
+
+    def _close_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._waiting:
+            oldest = clock.monotonic() - self.limits.idle_s
+            for connection in [c for c in self.connections if c.last_read < oldest]:
+                connection.abort()
+        self._schedule_idle_check(loop)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One sender: its unfinished tail and whether it is read."""
+
+    def __init__(self, listener: TcpListener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._tail = bytearray()
+        self._wanted = 1
+        self._in_front = 0
+        self._resume_soon: asyncio.Handle | None = None
+        self.last_read = clock.monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # uvloop's class isn't derived from asyncio's
+        listener = self._listener
+        if len(listener.connections) >= listener.limits.connections_max:
+            listener.refused += 1
+            stream.abort()
+            return
+        self._transport = stream
+        self._peer = _text_of(stream.get_extra_info("peername"))
+        listener.accepted += 1
+        listener.connections.add(self)
+        if listener.sink.paused:
+            listener.wait_for_room()
+        if listener.waiting:
+            # uvloop starts to read after this call, whatever was asked for in it.
+            asyncio.get_running_loop().call_soon(self._pause_if_waiting)
+            self.pause()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The shared buffer, behind this connection's tail if that is short."""
+        buffer = self._listener.buffer
+        self._in_front = len(self._tail) if len(self._tail) <= TAIL_IN_FRONT_MAX else 0
+        if self._in_front:
+            buffer[: self._in_front] = self._tail
+        return buffer[self._in_front :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._transport is None:
+            return
+        self._listener.reads += 1
+        self.last_read = clock.monotonic()
+        data = self._listener.buffer[: self._in_front + nbytes]
+        if self._in_front == len(self._tail):
+            self._parse(data)
+        else:
+            self._grow(data)
+        if len(data) == len(self._listener.buffer) and not self._listener.waiting:
+            self._let_others_read()
+
+    def eof_received(self) -> None:
+        """The sender is done: what it sent last is complete, even without its line feed."""
+        if self._tail and self._transport is not None:
+            tail = bytes(self._tail)
+            self._keep(b"")
+            listener = self._listener
+            listener.accept(
+                listener.wire.finish(tail, clock.now_s(), listener.sink.registry), self._peer
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection that broke in mid-line may have cut it: the torn line is counted, not taken."""
+        if self._tail:
+            self._reject(Reason.MALFORMED)
+        if self._resume_soon:
+            self._resume_soon.cancel()
+        self._listener.connections.discard(self)
+        self._transport = None
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._resume_soon = None
+        self.last_read = clock.monotonic()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _pause_if_waiting(self) -> None:
+        if self._listener.waiting:
+            self.pause()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _let_others_read(self) -> None:
+        """uvloop reads one socket up to 32 times in a row while it fills the buffer: not at others' cost."""
+        self.pause()
+        self._resume_soon = asyncio.get_running_loop().call_soon(self._resume_unless_waiting)
+
+    def _resume_unless_waiting(self) -> None:
+        self._resume_soon = None
+        if not self._listener.waiting:
+            self.resume()
+
+    def _grow(self, data: memoryview) -> None:
+        """Adds to a long tail, and parses it once it is long enough."""
+        self._listener.tail_bytes += len(data)
+        self._tail += data
+        if len(self._tail) >= self._wanted:
+            self._parse(self._tail)
+        else:
+            self._check_tails()
+
+    def _parse(self, data: memoryview | bytearray) -> None:
+        listener = self._listener
+        parsed = listener.wire.parse(data, clock.now_s(), listener.sink.registry)
+        self._keep(parsed.rest)
+        self._wanted = listener.wire.wanted(parsed.rest)
+        listener.accept(parsed, self._peer)
+        if self._wanted < 0:
+            self._keep(b"")
+            self.abort()
+        else:
+            self._check_tails()
+
+    def _keep(self, rest: bytes) -> None:
+        self._listener.tail_bytes += len(rest) - len(self._tail)
+        self._tail = bytearray(rest)
+
+    def _check_tails(self) -> None:
+        if self._listener.tail_bytes > self._listener.limits.tail_bytes_max:
+            self._reject(Reason.LIMIT)
+            self.abort()
+
+    def _reject(self, reason: Reason) -> None:
+        """Counts the unfinished tail as one refused point and forgets it."""
+        sample = bytes(self._tail[:SAMPLE_BYTES_MAX])
+        self._keep(b"")
+        parsed = Parsed(empty_block(), Counter({reason: 1}), [(reason, sample)])
+        self._listener.sink.accept(self._listener.name, parsed, self._peer)
+
+
+def _text_of(peername: object) -> str:
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        return f"{peername[0]}:{peername[1]}"
+    return ""
+
+
+async def start(
+    name: str,
+    host: str,
+    port: int,
+    wire: WireFormat,
+    sink: Sink,
+    limits: TcpLimits | None = None,
+) -> TcpListener:
+    """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound.
+
+    ``name`` is the receiver's label in metrics.
+    """
+    listener = TcpListener(name, wire, sink, limits or TcpLimits())
+    await listener.listen(bind_all(name, host, port, socket.SOCK_STREAM))
+    return listener
