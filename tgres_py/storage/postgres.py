@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import asyncpg
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from tgres_py.errors import ConfigError, StoreUnavailable
-from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
+from tgres_py.model.ident import parse_tags
+from tgres_py.model.retention import (
+    Archive,
+    BundleSpec,
+    Cf,
+    OnDuplicate,
+    format_retention,
+    pairs_of,
+)
 from tgres_py.storage import copy_binary
 from tgres_py.storage.connection import Connector, Pool
 from tgres_py.storage.migrate import migrate
@@ -169,7 +177,7 @@ class PostgresStore:
 
     async def get_state(self) -> ServerState:
         async with self._pool.use() as connection:
-            row = await connection.fetchrow(query("get_state"))
+            [row] = await connection.fetch(query("get_state"))
         return ServerState(row["journal_id"], row["late_seq"])
 
     async def set_journal_id(self, journal_id: str) -> None:
@@ -242,9 +250,8 @@ def ring_places(ring: Archive, from_s: int, until_s: int) -> list[tuple[int, int
 
 def _bundle_row(spec: BundleSpec) -> tuple[object, ...]:
     archives = spec.archives
-    retention = ",".join(f"{a.step_s}s:{a.retention_s}s" for a in archives)
     return (
-        retention,
+        format_retention(pairs_of(spec)),
         spec.cf.value,
         spec.xff,
         spec.on_duplicate.value,
@@ -268,10 +275,12 @@ def _bundle_spec(row: asyncpg.Record) -> BundleSpec:
 
 
 def _tags_json(name: str) -> bytes | None:
+    """The tags of a name as JSON, without the tag ``name``, which the path is; None when there are none."""
     if ";" not in name:
         return None
-    pairs = (tag.partition("=") for tag in name.split(";")[1:])
-    return json.dumps({key: value for key, _, value in pairs}).encode()
+    tags = parse_tags(name)
+    del tags["name"]
+    return orjson.dumps(tags)
 
 
 async def _copy_series(
@@ -311,7 +320,7 @@ async def _insert_series(
         ids = copy_binary.int64_cell(cell).tolist()
         await _copy_series(connection, "tgres_series_stage", ids, names, bundle_ids)
         await connection.execute(query("insert_missing_series"))
-        found = await connection.fetchrow(query("select_staged_series"))
+        [found] = await connection.fetch(query("select_staged_series"))
     found_bundles = copy_binary.int64_cell(found["bundle_ids"]).astype(np.int32)
     return copy_binary.int64_cell(found["ids"]), found_bundles
 
