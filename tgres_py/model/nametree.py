@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import LimitExceeded
-from tgres_py.model.glob import GLOBSTAR, compile_element, split_pattern
+from tgres_py.model.glob import GLOBSTAR, compile_element, has_magic, split_pattern
 
 Branch: TypeAlias = "dict[str, int | Branch]"
 
@@ -80,6 +80,8 @@ class NameTree:
             self._count -= id_ != NO_ID
             return id_
         elements = name.split(".")
+        if not all(elements):
+            return NO_ID
         trail = [self._root]
         for element in elements[:-1]:
             child = trail[-1].get(element)
@@ -112,13 +114,9 @@ class NameTree:
         if ";" in pattern:
             id_ = self.get(pattern)
             return [] if id_ == NO_ID else [TreeNode(pattern, pattern, True, False, id_)]
-        found = [
-            TreeNode(path, path[path.rfind(".") + 1 :], id_ != NO_ID, is_branch, id_)
-            for path, node in self._match(pattern)
-            for id_, is_branch in ((_leaf_id(node), _has_children(node)),)
-        ]
-        found.sort()
-        return found
+        matches = self._match(pattern)
+        matches.sort(key=_path_of)
+        return [_tree_node(path, node) for path, node in matches]
 
     def expand(
         self, pattern: str, limit: int | None = None, setting: str = "series_max"
@@ -131,13 +129,11 @@ class NameTree:
             id_ = self.get(pattern)
             return np.array([] if id_ == NO_ID else [id_], np.int32)
         found = [
-            (path, id_)
-            for path, node in self._match(pattern)
-            if (id_ := node if isinstance(node, int) else node.get(_OWN_ID, NO_ID)) != NO_ID
+            (path, id_) for path, node in self._match(pattern) if (id_ := _leaf_id(node)) != NO_ID
         ]
         if limit is not None and len(found) > limit:
             raise LimitExceeded(f"series that match {pattern!r}", len(found), limit, setting)
-        found.sort()
+        found.sort(key=_path_of)
         return np.fromiter((id_ for _, id_ in found), np.int32, len(found))
 
     def _branch(self, path: str) -> Branch:
@@ -182,13 +178,17 @@ def _children(
             for name, node in list(branch.items())
             if name
         ]
+    if not has_magic(element):
+        return [
+            (prefix + element, node)
+            for prefix, branch in branches
+            if element and (node := branch.get(element)) is not None
+        ]
     matcher = compile_element(element)
-    matched = matcher.filter
-    literals = matcher.literals
     return [
         (prefix + name, node)
         for prefix, branch in branches
-        for name in (literals if literals is not None else matched(list(branch)))
+        for name in (matcher.literals or matcher.filter(list(branch)))
         if name and (node := branch.get(name)) is not None
     ]
 
@@ -199,10 +199,17 @@ def _and_below(branches: Iterable[tuple[str, Branch]]) -> list[tuple[str, Branch
     level = found
     while level:
         level = [
-            (f"{path}.", node) for path, node in _children(level, "*") if isinstance(node, dict)
+            (f"{prefix}{name}.", node)
+            for prefix, branch in level
+            for name, node in list(branch.items())
+            if isinstance(node, dict)
         ]
         found.extend(level)
     return found
+
+
+def _path_of(match: tuple[str, object]) -> str:
+    return match[0]
 
 
 def _leaf_id(node: int | Branch | None) -> int:
@@ -211,8 +218,12 @@ def _leaf_id(node: int | Branch | None) -> int:
     return node if isinstance(node, int) else NO_ID
 
 
-def _has_children(node: int | Branch) -> bool:
-    return isinstance(node, dict) and len(node) > (_OWN_ID in node)
+def _tree_node(path: str, node: int | Branch) -> TreeNode:
+    name = path[path.rfind(".") + 1 :]
+    if isinstance(node, int):
+        return TreeNode(path, name, True, False, node)
+    own_id = _leaf_id(node)
+    return TreeNode(path, name, own_id != NO_ID, len(node) > (own_id != NO_ID), own_id)
 
 
 def _remove_leaf(trail: list[Branch], elements: list[str]) -> None:

@@ -1,0 +1,108 @@
+"""Regular expressions of the rule files as fast tests of names.
+
+A rule's pattern is searched in the name (carbon: ``re.search``). Most patterns are a text at the start
+(``^carbon\\.``), at the end (``\\.min$``), anywhere, or everything (``.*``): these become str methods. All
+others go to google-re2, behind a look for a text that the name must hold; so no pattern of a user
+can take more than linear time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import re2  # type: ignore[import-untyped]
+
+from tgres_py.errors import ConfigError
+
+PATTERN_CHARS_MAX = 4_096
+
+_META = frozenset("\\^$.|?*+()[]{}")
+_PYTHON_ONLY = (
+    ("(?=", "look-ahead"),
+    ("(?!", "look-ahead"),
+    ("(?<=", "look-behind"),
+    ("(?<!", "look-behind"),
+    ("(?P=", "a back-reference"),
+    ("(?(", "a conditional group"),
+    ("(?>", "an atomic group"),
+    ("(?#", "a comment"),
+    ("\\Z", "\\Z (write $)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NameTest:
+    """``matches(name)``: whether the pattern is found in the name.
+
+    ``prefix``, ``suffix``, ``inside``: text that every matching name begins with, ends with, holds; at
+    most one is not empty. ``takes_all``: every name matches.
+    """
+
+    matches: Callable[[str], bool]
+    prefix: str = ""
+    suffix: str = ""
+    inside: str = ""
+    takes_all: bool = False
+
+
+def compile_test(pattern: str) -> NameTest:
+    """The fastest test that is equal to searching ``pattern``. ConfigError says why it can't be used."""
+    regex = _compile(pattern)
+    anchored = pattern.startswith("^")
+    text, rest = _leading_literal(pattern.removeprefix("^"))
+    if not text and rest in ("", ".*", ".*$"):
+        return NameTest(lambda name: True, takes_all=True)
+    if text and rest == "$" and not anchored:
+        return NameTest(lambda name: name.endswith(text), suffix=text)
+    if text and rest in ("", ".*", ".*$"):
+        if anchored:
+            return NameTest(lambda name: name.startswith(text), prefix=text)
+        return NameTest(lambda name: text in name, inside=text)
+    if "|" in pattern:  # the text may belong to one of the alternatives only
+        text = ""
+    return NameTest(
+        lambda name: regex.search(name) is not None,
+        prefix=text if anchored else "",
+        inside="" if anchored else text,
+    )
+
+
+def _compile(pattern: str) -> re2._Regexp:
+    if len(pattern) > PATTERN_CHARS_MAX:
+        raise ConfigError(f"the pattern is longer than {PATTERN_CHARS_MAX} characters")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+    used = [name for syntax, name in _PYTHON_ONLY if syntax in pattern]
+    if used:
+        raise ConfigError(
+            f"the pattern {pattern} uses {used[0]}, which RE2, the linear-time matcher used here,"
+            f" does not have; write it without"
+        )
+    raise ConfigError(f"the pattern {pattern} is no regular expression that RE2 takes: {reason}")
+
+
+def _leading_literal(pattern: str) -> tuple[str, str]:
+    """The text that a match must begin with, and the rest of the pattern."""
+    text: list[str] = []
+    starts: list[int] = []
+    position = 0
+    while position < len(pattern):
+        character, width = pattern[position], 1
+        if character == "\\":
+            character, width = pattern[position + 1], 2
+            if character.isalnum():  # a class such as \d
+                break
+        elif character in _META:
+            break
+        text.append(character)
+        starts.append(position)
+        position += width
+    if pattern[position : position + 1] in ("?", "*", "+", "{") and text:
+        text.pop()  # the quantifier makes the last character optional or repeated
+        position = starts.pop()
+    return "".join(text), pattern[position:]
