@@ -1,0 +1,206 @@
+"""Datagrams over UDP: emptied from the kernel first, parsed later.
+
+A thread per listener does nothing but read: what is lost in UDP is lost because the kernel's buffer
+was full while nobody read. It hands whole buffers to the event loop through a queue with a limit in bytes.
+When the queue is full it reads on and counts the lines it throws away (OVERLOAD), so the ledger
+stays exact; what the kernel itself dropped is read from /proc/net/udp and udp6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import threading
+import time
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import dataclass
+
+from receivers.sink import Parse, Sink
+from receivers.sockets import address_of, bind_all
+from tgres_py import clock
+from tgres_py.kernels import udp as kernel
+from tgres_py.model.points import Parsed, Reason, empty_block
+
+SO_RCVBUFFORCE = 33  # Linux; lets root exceed net.core.rmem_max
+# What one small datagram takes of the receive buffer (skb and its bookkeeping), and the rate to hold out.
+DATAGRAM_COST_BYTES = 768
+DATAGRAMS_PER_S = 400_000
+POLL_MS = 1_000
+ROUNDS_MAX = 256
+PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
+
+
+@dataclass(frozen=True, slots=True)
+class UdpLimits:
+    """``rcvbuf_bytes``: asked of the kernel, which may give less; ``queue_bytes_max``: read but not
+    yet parsed; ``gather_s``: longest time that datagrams gather in the kernel between two reads."""
+
+    rcvbuf_bytes: int = 33_554_432
+    buffer_bytes: int = 262_144
+    datagrams_max: int = 8_192
+    queue_bytes_max: int = 67_108_864
+    gather_s: float = 0.005
+
+
+class UdpListener:
+    """One listening address. ``datagrams`` counts those read since the start."""
+
+    def __init__(
+        self, name: str, parse: Parse, sink: Sink, limits: UdpLimits, sockets: list[socket.socket]
+    ) -> None:
+        self.name = name
+        self.parse = parse
+        self.sink = sink
+        self.limits = limits
+        self.address = address_of(sockets[0])
+        self.datagrams = 0
+        self.rcvbuf_bytes = min(_enlarge(sock, limits.rcvbuf_bytes) for sock in sockets)
+        self._sockets = sockets
+        self._inodes = {os.fstat(sock.fileno()).st_ino for sock in sockets}
+        self._kernel_drops = 0
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # guards the four below
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._overload = 0
+        self._scheduled = False
+        self._stop, self._stopper = socket.socketpair()
+        self._thread = threading.Thread(target=self._read, name=f"udp-{name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Reads what the kernel holds, then stops listening; what was read is still parsed."""
+        if self._thread.is_alive():
+            self._stopper.send(b"x")
+            self._thread.join()
+        self._kernel_drops = self.kernel_drops()
+        for sock in (*self._sockets, self._stop, self._stopper):
+            sock.close()
+        self._sockets = []
+
+    async def drain(self, timeout_s: float = 2.0) -> None:
+        """Waits until what was read is parsed; counts what a full sink kept from it as OVERLOAD."""
+        deadline = clock.monotonic() + timeout_s
+        while self._queue and clock.monotonic() < deadline:
+            if not self.sink.paused:
+                self._parse_one()
+            await asyncio.sleep(0.005 if self.sink.paused else 0)
+        with self._lock:
+            self._overload += sum(data.count(b"\n") for data in self._queue)
+            self._queue.clear()
+            self._queued_bytes = 0
+        self._report_overload()
+
+    def kernel_drops(self) -> int:
+        """Datagrams that the kernel dropped because this listener's buffer was full; 0 without /proc."""
+        if not self._sockets:
+            return self._kernel_drops
+        return sum(_drops_in(table, self._inodes) for table in PROC_TABLES)
+
+    # The reading thread
+
+    def _read(self) -> None:
+        buffer = memoryview(bytearray(self.limits.buffer_bytes + kernel.DATAGRAM_BYTES_MAX + 1))
+        poll = select.poll()
+        for readable in (*self._sockets, self._stop):
+            poll.register(readable, select.POLLIN)
+        pause_s = min(
+            self.limits.gather_s, self.rcvbuf_bytes / DATAGRAM_COST_BYTES / DATAGRAMS_PER_S
+        )
+        stopping = False
+        while not stopping:
+            ready = {fd for fd, _ in poll.poll(POLL_MS)}
+            stopping = self._stop.fileno() in ready
+            for sock in self._sockets:
+                if stopping or sock.fileno() in ready:
+                    self._empty(sock, buffer)
+            if not stopping:
+                time.sleep(pause_s)  # one wake-up for many datagrams
+
+    def _empty(self, sock: socket.socket, buffer: memoryview) -> None:
+        """Reads until nothing is left, at most ROUNDS_MAX buffers: a flood can't keep close() waiting."""
+        with suppress(OSError):  # the network is down or has no memory: the next poll tries again
+            for _ in range(ROUNDS_MAX):
+                used, datagrams = kernel.drain(sock, buffer, self.limits.datagrams_max)
+                self.datagrams += datagrams
+                if used:
+                    self._hand_over(bytes(buffer[:used]))
+                if used < self.limits.buffer_bytes and datagrams < self.limits.datagrams_max:
+                    return
+
+    def _hand_over(self, data: bytes) -> None:
+        with self._lock:
+            if self._queued_bytes + len(data) > self.limits.queue_bytes_max:
+                self._overload += data.count(b"\n")
+            else:
+                self._queue.append(data)
+                self._queued_bytes += len(data)
+            schedule = not self._scheduled
+            self._scheduled = True
+        if schedule:
+            with suppress(RuntimeError):  # the loop is closed: the server is gone
+                self._loop.call_soon_threadsafe(self._parse_next)
+
+    # The event loop
+
+    def _parse_next(self) -> None:
+        """Parses one buffer, then lets others run."""
+        self._report_overload()
+        if self.sink.paused:
+            self.sink.on_room(self._parse_next)
+        elif self._parse_one():
+            self._loop.call_soon(self._parse_next)
+
+    def _parse_one(self) -> bool:
+        """False when nothing was left to parse: the thread calls again when there is."""
+        with self._lock:
+            if not self._queue:
+                self._scheduled = False
+                return False
+            data = self._queue.popleft()
+            self._queued_bytes -= len(data)
+        parsed = self.parse(data, clock.now_s(), self.sink.registry)
+        if parsed.received:
+            self.sink.accept(self.name, parsed, "")
+        return True
+
+    def _report_overload(self) -> None:
+        with self._lock:
+            lost, self._overload = self._overload, 0
+        if lost:
+            self.sink.accept(self.name, Parsed(empty_block(), Counter({Reason.OVERLOAD: lost})), "")
+
+
+def _enlarge(sock: socket.socket, size: int) -> int:
+    """Sets the receive buffer as near to ``size`` as allowed; what the kernel accounts to it, bytes."""
+    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+            break
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def _drops_in(table: str, inodes: set[int]) -> int:
+    """Sum of column drops of the sockets in one of the kernel's tables."""
+    drops = 0
+    with suppress(OSError), open(table, encoding="ascii") as rows:
+        next(rows, None)
+        for row in rows:
+            fields = row.split()
+            if int(fields[9]) in inodes:
+                drops += int(fields[12])
+    return drops
+
+
+async def start(
+    name: str, host: str, port: int, parse: Parse, sink: Sink, limits: UdpLimits | None = None
+) -> UdpListener:
+    """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound.
+
+    ``name`` is the receiver's label in metrics.
+    """
+    sockets = bind_all(name, host, port, socket.SOCK_DGRAM)
+    return UdpListener(name, parse, sink, limits or UdpLimits(), sockets)

@@ -1,0 +1,34 @@
+"""Reads all datagrams that a socket holds into one buffer."""
+
+from __future__ import annotations
+
+import socket
+
+DATAGRAM_BYTES_MAX = (
+    65_535  # what the length field of UDP can say; room for the line feed comes on top
+)
+
+
+def drain(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> tuple[int, int]:
+    """(bytes used, datagrams read): all that is there, without waiting, as far as there is room.
+
+    Each datagram is complete in itself: a line feed is added to one that lacks it. Reading stops while
+    less than DATAGRAM_BYTES_MAX + 1 bytes of ``buffer`` are free, so that none is cut. ``sock`` must be
+    non-blocking. OSError when it is closed.
+    """
+    used = datagrams = 0
+    room = len(buffer) - DATAGRAM_BYTES_MAX - 1
+    while datagrams < datagrams_max and used <= room:
+        try:
+            size = sock.recv_into(buffer[used:], DATAGRAM_BYTES_MAX)
+        except (
+            BlockingIOError,
+            ConnectionRefusedError,
+        ):  # the latter: an ICMP answer to nothing of ours
+            break
+        datagrams += 1
+        used += size
+        if size and buffer[used - 1] != 0x0A:
+            buffer[used] = 0x0A
+            used += 1
+    return used, datagrams
