@@ -25,7 +25,8 @@ def _known(values: Array) -> NDArray[np.bool_]:
 
 
 def _count(values: Array, axis: int, sizes: Sizes) -> Array:
-    return np.count_nonzero(_known(values), axis=axis).astype(np.float64)
+    out: Array = np.count_nonzero(_known(values), axis=axis).astype(np.float64)
+    return out
 
 
 def _sum(values: Array, axis: int, sizes: Sizes) -> Array:

@@ -7,7 +7,6 @@ Blocks, parts and labels are never changed after they are made: functions return
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 Positions = NDArray[np.intp]
-
-_CALL_NAME = re.compile(r"[A-Za-z]+\(.+\)")
 
 
 @dataclass(slots=True, frozen=True)
@@ -142,20 +139,3 @@ def concat(blocks: Iterable[SeriesBlock]) -> SeriesBlock:
             values = np.concatenate([part.values for part in same])
             parts.append(Part(grid, values, np.concatenate([part.index for part in same])))
     return SeriesBlock(labels, parts)
-
-
-def source_tags(name: str) -> dict[str, str]:
-    """The tags of a stored series: ``name`` and those of ``name;tag=value;…``.
-
-    A name that looks like a function's, or whose tags are malformed, is its own name tag (as graphite-web).
-    """
-    if ";" not in name or _CALL_NAME.fullmatch(name):
-        return {"name": name}
-    head, *pairs = name.split(";")
-    tags = {}
-    for pair in pairs:
-        tag, equals, value = pair.partition("=")
-        if not equals or not tag:
-            return {"name": name}
-        tags[tag] = value
-    return {**tags, "name": head}

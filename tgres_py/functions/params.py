@@ -1,0 +1,152 @@
+"""Types of the render functions' parameters: how an argument is checked, converted and described.
+
+A function's type hints use the aliases below; ``registry.py`` reads them. Names, options and suggestions are those of
+graphite-web's /functions. graphite-web converts what it can and calls the function with the rest as it is; here the rest is refused:
+a wrong argument is a 400 that names function, parameter and value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from tgres_py.errors import BadRequest
+from tgres_py.functions.aggregation import AGGREGATE_NAMES
+from tgres_py.target.attime import parse_interval
+from tgres_py.target.parser import Scalar
+
+Convert = Callable[[Scalar], Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamType:
+    """``convert`` raises ValueError, TypeError or BadRequest for what doesn't fit."""
+
+    name: str
+    convert: Convert
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Put into Annotated: the only values allowed."""
+
+    values: tuple[str, ...]
+
+    def __init__(self, *values: str) -> None:
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggest:
+    """Put into Annotated: values that an editor may offer."""
+
+    values: tuple[str | int, ...]
+
+    def __init__(self, *values: str | int) -> None:
+        object.__setattr__(self, "values", values)
+
+
+def _boolean(value: Scalar) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    raise ValueError
+
+
+def _float(value: Scalar) -> float:
+    if value is None:
+        raise ValueError
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
+def _integer(value: Scalar) -> int:
+    # a float is refused rather than cut
+    if value is None or isinstance(value, float):
+        raise ValueError
+    return int(value)
+
+
+def _int_or_inf(value: Scalar) -> int | float:
+    if _is_infinite(value):
+        return math.inf
+    return _integer(value)
+
+
+def _is_infinite(value: Scalar) -> bool:
+    return isinstance(value, str | float) and float(value) == math.inf
+
+
+def _interval(value: Scalar) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    parse_interval(value)
+    return value
+
+
+def _int_or_interval(value: Scalar) -> int | float | str:
+    """Whole floats are allowed: dashboards hold ``movingAverage(x,5.0)``, and the name keeps the 5.0."""
+    if isinstance(value, str):
+        return _interval(value)
+    if isinstance(value, bool) or value is None or value != int(value):
+        raise ValueError
+    return value
+
+
+def _node_or_tag(value: Scalar) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError
+    return value
+
+
+def _string(value: Scalar) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _any(value: Scalar) -> Scalar:
+    return value
+
+
+SERIES_LIST = ParamType("seriesList", _any)
+SERIES_LISTS = ParamType("seriesLists", _any)
+ANY = ParamType("any", _any)
+
+Boolean = Annotated[bool, ParamType("boolean", _boolean)]
+Float = Annotated[float, ParamType("float", _float)]
+Integer = Annotated[int, ParamType("integer", _integer)]
+IntOrInf = Annotated[int | float, ParamType("intOrInf", _int_or_inf)]
+Interval = Annotated[str, ParamType("interval", _interval)]
+IntOrInterval = Annotated[int | float | str, ParamType("intOrInterval", _int_or_interval)]
+Node = Annotated[int, ParamType("node", _integer)]
+NodeOrTag = Annotated[int | str, ParamType("nodeOrTag", _node_or_tag)]
+String = Annotated[str, ParamType("string", _string)]
+Tag = Annotated[str, ParamType("tag", _string)]
+Date = Annotated[int | str, ParamType("date", _node_or_tag)]
+AggFunc = Annotated[str, ParamType("aggFunc", _string, AGGREGATE_NAMES)]
+
+
+def convert_argument(
+    kind: ParamType, options: tuple[str, ...], value: Scalar, function: str, parameter: str
+) -> Scalar:
+    """The value as the function wants it. BadRequest names function, parameter and value."""
+    allowed = options or kind.options
+    if allowed and value not in allowed:
+        raise BadRequest(
+            f"target: {function}(): {parameter} is {value!r}; it must be one of {', '.join(allowed)}"
+        )
+    try:
+        return kind.convert(value)
+    except (ValueError, TypeError, OverflowError):
+        raise BadRequest(
+            f"target: {function}(): {parameter} must be of type {kind.name}, not {value!r}"
+        ) from None
+    except BadRequest as error:
+        raise BadRequest(f"target: {function}(): {error}") from None

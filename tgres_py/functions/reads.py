@@ -1,0 +1,97 @@
+"""What a render function reads and gives, as far as a plan must know before any value is fetched.
+
+``Reads``: over which ranges a function's first argument is evaluated, when not over the call's own.
+``Steps``: which steps the result has, given the steps of the series arguments; a lookback counted in points needs them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Protocol
+
+from tgres_py.errors import BadRequest
+from tgres_py.target.attime import parse_interval
+
+Range = tuple[int, int]
+StepSet = frozenset[int]
+LOOKBACK_S_MAX = 100 * 365 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What surrounds one call.
+
+    ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``, ``xff``: of the request;
+    ``windows``: the ranges over which its first argument was read; ``points_max``: the most points a function may make.
+    """
+
+    from_s: int
+    until_s: int
+    now_s: int
+    tz: tzinfo
+    xff: float = 0.0
+    points_max: int = 20_000_000
+    windows: tuple[Range, ...] = ()
+
+    @property
+    def lookback_s(self) -> int:
+        """Seconds that the first argument was read before ``from_s``."""
+        return self.from_s - self.windows[0][0] if self.windows else 0
+
+
+class Reads(Protocol):
+    def windows(
+        self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
+    ) -> tuple[Range, ...]:
+        """Ranges for the first argument; more than one: the function takes a list of blocks.
+
+        ``steps()``: the steps that the argument has over the call's own range.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Lookback:
+    """An interval, or a number of the longest step, before the range: ``parameter`` says how much."""
+
+    parameter: str
+
+    def windows(
+        self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
+    ) -> tuple[Range, ...]:
+        amount = arguments[self.parameter]
+        if isinstance(amount, str):
+            before_s = abs(parse_interval(amount, self.parameter))
+        else:
+            before_s = int(amount) * max(steps(), default=0)
+        if not 0 <= before_s <= LOOKBACK_S_MAX:
+            raise BadRequest(f"target: {self.parameter} is {amount!r}; it must be 0 to 100 years")
+        return ((context.from_s - before_s, context.until_s),)
+
+
+Steps = Callable[[Mapping[str, Any], StepSet, Context], StepSet]
+
+
+def same_steps(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
+    return steps
+
+
+def common_step(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
+    """Of functions that combine series: the least common multiple."""
+    return frozenset((math.lcm(*steps),)) if steps else steps
+
+
+def half_range(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
+    """Of functions that draw a line through start, middle and end."""
+    return frozenset((max(1, (context.until_s - context.from_s) // 2),))
+
+
+def step_from(parameter: str) -> Steps:
+    """Of functions that make buckets: the interval that an argument says."""
+
+    def steps_of(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
+        return frozenset((abs(parse_interval(arguments[parameter], parameter)) or 1,))
+
+    return steps_of

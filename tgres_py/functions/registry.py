@@ -1,0 +1,203 @@
+"""One declaration per render function: code, signature, help, examples, and what it reads.
+
+    @render_function(group="Transform")
+    def scale(seriesList: SeriesBlock, factor: Float) -> SeriesBlock:
+        \"\"\"Multiplies all values by ``factor``.
+
+        load 10s  a 1 2 _
+        eval scale(a, 2)  => 2 4 _
+        \"\"\"
+
+From the type hints come argument checks, keyword names and the /functions description; from the docstring the help and the
+examples, which are tests. Parameters keep Graphite's names. A parameter of type SeriesBlock (``*seriesLists: SeriesBlock``) takes series,
+``list[SeriesBlock]`` one block for each window of ``reads``; the keyword-only parameter ``context`` gets the call's Context.
+``optional_list``: the starred parameter may be left empty.
+
+A module of functions is found by being in this package and listed in ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from tgres_py.errors import BadRequest
+from tgres_py.functions import params
+from tgres_py.functions.params import Options, ParamType, Suggest
+from tgres_py.functions.reads import Context, Reads, Steps, same_steps
+from tgres_py.functions.series import SeriesBlock
+from tgres_py.target.parser import Scalar
+
+FAMILIES = ("alias", "calculate", "combine", "special", "transform")
+
+Function = Callable[..., SeriesBlock]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    name: str
+    type: ParamType
+    required: bool
+    default: Scalar = None
+    multiple: bool = False
+    options: tuple[str, ...] = ()
+    suggestions: tuple[str | int, ...] = ()
+
+    @property
+    def takes_series(self) -> bool:
+        return self.type.name in ("seriesList", "seriesLists", "any")
+
+    def convert(self, value: Scalar, function: str) -> Scalar:
+        """A literal as the function wants it; BadRequest when it doesn't fit. None stands for "not given"."""
+        if value is None and not self.required:
+            return self.default
+        return params.convert_argument(self.type, self.options, value, function, self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """As in graphite-web's /functions: keys that say nothing are left out."""
+        out: dict[str, Any] = {"name": self.name, "type": self.type.name}
+        if self.required:
+            out["required"] = True
+        if self.default is not None:
+            out["default"] = self.default
+        if self.multiple:
+            out["multiple"] = True
+        if self.options or self.type.options:
+            out["options"] = sorted(self.options or self.type.options)
+        if self.suggestions:
+            out["suggestions"] = list(self.suggestions)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class RenderFunction:
+    """``call``: the decorated function; ``steps``: which steps its result has; ``reads``: None = the call's own range."""
+
+    name: str
+    group: str
+    call: Function
+    params: tuple[Param, ...]
+    help: str
+    examples: str
+    reads: Reads | None
+    steps: Steps
+    wants_context: bool
+    module: str
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "function": self.signature,
+            "description": self.help,
+            "module": self.module,
+            "group": self.group,
+            "params": [param.describe() for param in self.params],
+        }
+
+    @property
+    def signature(self) -> str:
+        return f"{self.name}({', '.join(_shown(param) for param in self.params)})"
+
+
+def _shown(param: Param) -> str:
+    if param.multiple:
+        return f"*{param.name}"
+    if param.required:
+        return param.name
+    return f"{param.name}={'inf' if param.default == math.inf else repr(param.default)}"
+
+
+_functions: dict[str, RenderFunction] = {}
+
+
+def render_function(
+    *,
+    group: str,
+    aliases: Sequence[str] = (),
+    reads: Reads | None = None,
+    steps: Steps = same_steps,
+    optional_list: bool = False,
+) -> Callable[[Function], Function]:
+    """Registers a function under its own name and ``aliases``."""
+
+    def register(call: Function) -> Function:
+        declared, wants_context = _params_of(call, optional_list)
+        text, examples = _split_doc(inspect.getdoc(call) or "")
+        for name in (call.__name__, *aliases):
+            if name in _functions:
+                raise ValueError(f"render function {name} is declared twice")
+            _functions[name] = RenderFunction(
+                name, group, call, declared, text, examples, reads, steps, wants_context, call.__module__
+            )
+        return call
+
+    return register
+
+
+def _params_of(call: Function, optional_list: bool) -> tuple[tuple[Param, ...], bool]:
+    hints = get_type_hints(call, include_extras=True)
+    out = []
+    wants_context = False
+    for name, parameter in inspect.signature(call).parameters.items():
+        if hints[name] is Context:
+            wants_context = True
+            continue
+        kind, options, suggestions = _read_hint(hints[name], name)
+        multiple = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        has_default = parameter.default is not inspect.Parameter.empty
+        required = not optional_list if multiple else not has_default
+        default = parameter.default if has_default else None
+        out.append(Param(name, kind, required, default, multiple, options, suggestions))
+    return tuple(out), wants_context
+
+
+def _read_hint(
+    hint: Any, name: str
+) -> tuple[ParamType, tuple[str, ...], tuple[str | int, ...]]:
+    """(type, options, suggestions) of a type hint; ``X | None`` is X."""
+    if hint is SeriesBlock or hint == list[SeriesBlock]:
+        return params.SERIES_LIST, (), ()
+    if get_origin(hint) in (Union, types.UnionType):
+        members = [member for member in get_args(hint) if member is not type(None)]
+        if SeriesBlock in members:
+            return (params.SERIES_LIST if len(members) == 1 else params.ANY), (), ()
+        if len(members) == 1:
+            return _read_hint(members[0], name)
+    if get_origin(hint) is Annotated:
+        extras = get_args(hint)[1:]
+        kinds = [extra for extra in extras if isinstance(extra, ParamType)]
+        options = [value for extra in extras if isinstance(extra, Options) for value in extra.values]
+        suggested = [value for extra in extras if isinstance(extra, Suggest) for value in extra.values]
+        if kinds:
+            return kinds[0], tuple(options), tuple(suggested)
+    raise TypeError(f"parameter {name}: {hint} is none of the types of params.py")
+
+
+def _split_doc(doc: str) -> tuple[str, str]:
+    """(help, examples): example lines start with ``load`` or ``eval``."""
+    lines = doc.splitlines()
+    is_example = [line.startswith(("load ", "eval ", "       ")) for line in lines]
+    text = [line for line, example in zip(lines, is_example, strict=True) if not example]
+    examples = [line for line, example in zip(lines, is_example, strict=True) if example]
+    return "\n".join(text).strip(), "\n".join(examples)
+
+
+@cache
+def functions() -> dict[str, RenderFunction]:
+    """All render functions by name."""
+    for family in FAMILIES:
+        importlib.import_module(f"tgres_py.functions.{family}")
+    return dict(sorted(_functions.items()))
+
+
+def find_function(name: str) -> RenderFunction:
+    found = functions().get(name)
+    if found is None:
+        raise BadRequest(f"target: Received request for unknown function: {name}")
+    return found

@@ -1,0 +1,329 @@
+"""From targets to fetches: everything that a request will read is known before one value is read.
+
+    targets ── parse, templates ──► trees ── plan over (tree, range) ──► Plan(targets: PlanNode…, leaves, fetches)
+
+A path becomes a ``Leaf`` over one range; a function that reads over another range (movingAverage: an earlier one) plans its first
+argument there, nested ones add up. Each leaf's series choose their archive as whisper does, from the range and ``now``;
+the series of all leaves that read the same (retention, archive, window) are one ``Fetch``. Arguments are checked and
+limits hold here, so a bad request costs no read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.errors import BadRequest, LimitExceeded
+from tgres_py.functions.reads import Context, StepSet
+from tgres_py.functions.registry import Param, RenderFunction, find_function
+from tgres_py.functions.series import Positions
+from tgres_py.model.points import Ids
+from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.model.slots import Window, choose_window
+from tgres_py.query.limits import DefaultLimits, QueryLimits
+from tgres_py.query.source import SeriesSource
+from tgres_py.target.parser import (
+    ByTag,
+    Call,
+    Literal,
+    Node,
+    Path,
+    Scalar,
+    parse_target,
+    resolve_templates,
+)
+
+Range = tuple[int, int]
+FetchKey = tuple[tuple[Archive, ...], Window]
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """What /render is asked. ``from_s`` < ``until_s``; ``xff``: the request's xFilesFactor."""
+
+    targets: tuple[str, ...]
+    from_s: int
+    until_s: int
+    now_s: int
+    tz: tzinfo = UTC
+    xff: float = 0.0
+    templates: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One call of the source. ``ids``: int32 (n,), ascending; the slots are ``window``'s; all have ``archives``."""
+
+    ids: Ids
+    archives: tuple[Archive, ...]
+    window: Window
+
+    @property
+    def points(self) -> int:
+        return len(self.ids) * (self.window.until_slot - self.window.from_slot)
+
+
+@dataclass(slots=True)
+class LeafPart:
+    """Where the series of one fetch go: rows ``rows`` of the fetch are the series ``index`` of the leaf."""
+
+    key: FetchKey
+    ids: Ids
+    index: Positions
+    fetch: int = -1
+    rows: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A path expression over a range: its series in the order of their names, those out of reach left out."""
+
+    expression: str
+    names: list[str]
+    functions: list[str]
+    parts: list[LeafPart]
+
+
+@dataclass(slots=True)
+class PlannedCall:
+    """A call with checked arguments: values, PlanNodes, or a list of PlanNodes (one for each window)."""
+
+    function: RenderFunction
+    args: list[Any]
+    context: Context
+
+
+PlanNode = Leaf | PlannedCall
+
+
+@dataclass(slots=True)
+class Plan:
+    request: RenderRequest
+    targets: list[PlanNode]
+    fetches: list[Fetch]
+
+
+def make_plan(
+    request: RenderRequest, source: SeriesSource, limits: QueryLimits | None = None
+) -> Plan:
+    """The plan of a request; pure but for look-ups of names in memory.
+
+    TargetSyntaxError, BadRequest (unknown function, wrong argument), LimitExceeded.
+    """
+    planner = _Planner(request, source, limits or DefaultLimits())
+    texts = [text for text in request.targets if text.strip()]
+    if len(texts) > planner.limits.query_targets_max:
+        raise LimitExceeded(
+            "targets", len(texts), planner.limits.query_targets_max, "query_targets_max"
+        )
+    trees = [resolve_templates(parse_target(text), request.templates) for text in texts]
+    whole = (request.from_s, request.until_s)
+    targets = [planner.target(tree, whole) for tree in trees]
+    return Plan(request, targets, planner.fetches())
+
+
+class _Planner:
+    def __init__(self, request: RenderRequest, source: SeriesSource, limits: QueryLimits) -> None:
+        self.request = request
+        self.source = source
+        self.limits = limits
+        self.leaves: dict[tuple[str, Range], Leaf] = {}
+        self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
+        self.series = 0
+
+    def target(self, node: Node, asked: Range) -> PlanNode:
+        if isinstance(node, Literal):
+            raise BadRequest(f"target: {node.value!r} alone is no series")
+        return self.plan(node, asked)
+
+    def plan(self, node: Node, asked: Range) -> PlanNode:
+        match node:
+            case Path(text):
+                return self.leaf(text, asked)
+            case ByTag(text):
+                raise BadRequest(f"target: {text}: this server has no tag index to search")
+            case Call():
+                return self.call(node, asked)
+            case _:
+                raise BadRequest(f"target: a series is needed at position {node.position}")
+
+    def call(self, node: Call, asked: Range) -> PlannedCall:
+        function = find_function(node.name)
+        context = Context(
+            *asked,
+            self.request.now_s,
+            self.request.tz,
+            self.request.xff,
+            self.limits.query_points_max,
+        )
+        bound = _bind(function, node)
+        values = _literals(function, bound)
+        first = bound[0][1] if bound and bound[0][0].takes_series else None
+        if function.reads and first is not None:
+            windows = function.reads.windows(values, lambda: self.steps(first, asked), context)
+            context = replace(context, windows=windows)
+        args: list[Any] = []
+        for number, (param, argument) in enumerate(bound):
+            if argument is None or not param.takes_series or isinstance(argument, Literal):
+                args.append(values[param.name] if not param.multiple else _single(function, param, argument))
+            elif number == 0 and len(context.windows) > 1:
+                args.append([self.plan(argument, window) for window in context.windows])
+            elif number == 0 and context.windows:
+                args.append(self.plan(argument, context.windows[0]))
+            else:
+                args.append(self.plan(argument, asked))
+        return PlannedCall(function, args, context)
+
+    def steps(self, node: Node, asked: Range) -> StepSet:
+        """The steps that a series expression has over a range, without planning its fetches."""
+        if isinstance(node, Path):
+            _, _, bundles = self.expand(node.text)
+            windows = {id(bundle): self.window(bundle, asked) for bundle in bundles}
+            distinct = {id(bundle): bundle for bundle in bundles}
+            return frozenset(
+                distinct[key].archives[window.archive].step_s
+                for key, window in windows.items()
+                if window
+            )
+        if not isinstance(node, Call):
+            return frozenset()
+        function = find_function(node.name)
+        bound = _bind(function, node)
+        below: StepSet = frozenset()
+        for param, argument in bound:
+            if param.takes_series and argument is not None and not isinstance(argument, Literal):
+                below |= self.steps(argument, asked)
+        context = Context(*asked, self.request.now_s, self.request.tz)
+        return function.steps(_literals(function, bound), below, context)
+
+    def expand(self, expression: str) -> tuple[Ids, list[str], list[BundleSpec]]:
+        known = self.expanded.get(expression)
+        if known is None:
+            ids = self.source.expand(expression, self.limits.query_series_max)
+            known = (ids, self.source.names(ids), self.source.bundles(ids))
+            self.expanded[expression] = known
+        return known
+
+    def window(self, bundle: BundleSpec, asked: Range) -> Window | None:
+        return choose_window(bundle.archives, *asked, self.request.now_s)
+
+    def leaf(self, expression: str, asked: Range) -> Leaf:
+        leaf = self.leaves.get((expression, asked))
+        if leaf is None:
+            leaf = self.leaves[expression, asked] = self.make_leaf(expression, asked)
+            self.series += len(leaf.names)
+            if self.series > self.limits.query_series_max:
+                raise LimitExceeded(
+                    "series", self.series, self.limits.query_series_max, "query_series_max"
+                )
+        return leaf
+
+    def make_leaf(self, expression: str, asked: Range) -> Leaf:
+        ids, names, bundles = self.expand(expression)
+        # one decision for each bundle, not for each series: equal bundles are the same object
+        places: dict[int, list[int]] = {}
+        for place, bundle in enumerate(bundles):
+            places.setdefault(id(bundle), []).append(place)
+        windows = {key: self.window(bundles[at[0]], asked) for key, at in places.items()}
+        out_of_reach = {place for key, at in places.items() if not windows[key] for place in at}
+        kept = [place for place in range(len(names)) if place not in out_of_reach]
+        new_place = np.cumsum([place not in out_of_reach for place in range(len(names))]) - 1
+        grouped: dict[FetchKey, list[int]] = {}
+        for key, at in places.items():
+            window = windows[key]
+            if window:
+                grouped.setdefault((bundles[at[0]].archives, window), []).extend(at)
+        parts = []
+        for fetch_key, at in grouped.items():
+            ordered = np.array(sorted(at), dtype=np.intp)
+            parts.append(LeafPart(fetch_key, np.asarray(ids)[ordered], new_place[ordered]))
+        own = self.limits.consolidate_by_cf
+        return Leaf(
+            expression,
+            [names[place] for place in kept],
+            [str(bundles[place].cf) if own else "average" for place in kept],
+            parts,
+        )
+
+    def fetches(self) -> list[Fetch]:
+        """The fetches of all leaves, and each leaf part's place in them. LimitExceeded: too many points."""
+        parts: dict[FetchKey, list[LeafPart]] = {}
+        for leaf in self.leaves.values():
+            for part in leaf.parts:
+                parts.setdefault(part.key, []).append(part)
+        out: list[Fetch] = []
+        for (archives, window), same in parts.items():
+            ids = np.unique(np.concatenate([part.ids for part in same]))
+            for part in same:
+                part.fetch = len(out)
+                part.rows = np.searchsorted(ids, part.ids)
+            out.append(Fetch(ids, archives, window))
+        points = sum(fetch.points for fetch in out)
+        if points > self.limits.query_points_max:
+            raise LimitExceeded("points to read", points, self.limits.query_points_max, "query_points_max")
+        return out
+
+
+def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None]]:
+    """Each parameter with its argument, a repeatable one as often as given. BadRequest: too many, missing, unknown."""
+    declared = function.params
+    repeats = bool(declared) and declared[-1].multiple
+    if len(node.args) > len(declared) and not repeats:
+        raise BadRequest(
+            f"target: {function.signature} takes {len(declared)} arguments, {len(node.args)} are given"
+        )
+    keywords = dict(node.kwargs)
+    bound: list[tuple[Param, Node | None]] = []
+    for number, param in enumerate(declared):
+        given: Sequence[Node | None]
+        if param.multiple:
+            given = node.args[number:]
+            if not given and param.name in keywords:
+                given = (keywords.pop(param.name),)
+        elif number < len(node.args):
+            given = (node.args[number],)
+        else:
+            given = (keywords.pop(param.name, None),)
+        missing = not given or (given[0] is None)
+        if missing and param.required:
+            raise BadRequest(f"target: {function.signature} needs its argument {param.name}")
+        bound.extend((param, argument) for argument in given)
+    if keywords:
+        raise BadRequest(
+            f"target: {function.signature} has no argument {', '.join(sorted(keywords))} that is left to give"
+        )
+    return bound
+
+
+def _literals(
+    function: RenderFunction, bound: Sequence[tuple[Param, Node | None]]
+) -> dict[str, Scalar]:
+    """The converted values of the parameters that take no series (of a repeatable one the last)."""
+    return {
+        param.name: _single(function, param, argument)
+        for param, argument in bound
+        if not param.takes_series or argument is None or isinstance(argument, Literal)
+    }
+
+
+def _single(function: RenderFunction, param: Param, argument: Node | None) -> Scalar:
+    if argument is None:
+        return param.default
+    if not isinstance(argument, Literal):
+        shown = argument.text if isinstance(argument, Path) else "a function's result"
+        raise BadRequest(
+            f"target: {function.name}(): {param.name} must be of type {param.type.name}, not {shown} "
+            "(texts and intervals need quotes)"
+        )
+    if param.type.name in ("seriesList", "seriesLists") and argument.value is not None:
+        raise BadRequest(
+            f"target: {function.name}(): {param.name} must be series, not {argument.value!r}"
+        )
+    if param.type.name in ("seriesList", "seriesLists") and param.required:
+        raise BadRequest(f"target: {function.signature} needs its argument {param.name}")
+    return param.convert(argument.value, function.name)
