@@ -1,0 +1,117 @@
+"""The HTTP application: routes, and what it needs of the server.
+
+A trailing slash is answered as the path without it, directly: a redirect would lose the body of a POST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from http_api.find import Find
+from http_api.functions import Functions
+from http_api.render import Render, RenderSettings
+from http_api.reply import errors_as_text, reply, reply_error
+from tgres_py.errors import TgresError
+from tgres_py.query.source import SeriesSource
+
+GRAPHITE_VERSION = "1.1.10"
+WORKERS = 4
+
+
+class HttpSettings(RenderSettings, Protocol):
+    """The settings that the HTTP side uses, by the settings' own names."""
+
+    @property
+    def body_bytes_max(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultHttpSettings:
+    query_targets_max: int = 100
+    query_series_max: int = 20_000
+    query_points_max: int = 20_000_000
+    query_timeout_s: float = 60.0
+    consolidate_by_cf: bool = False
+    response_bytes_max: int = 200 << 20
+    body_bytes_max: int = 1 << 20
+
+
+class Status(Protocol):
+    """What the server says of itself."""
+
+    async def ready(self) -> None:
+        """Returns when requests can be answered; raises TgresError (its text goes out with status 503) otherwise."""
+
+    def metrics(self) -> bytes:
+        """The server's own metrics in Prometheus text format."""
+
+
+def make_app(
+    source: SeriesSource, status: Status, settings: HttpSettings | None = None
+) -> web.Application:
+    """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with itself."""
+    settings = settings or DefaultHttpSettings()
+    workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")
+
+    async def end_workers(app: web.Application) -> AsyncIterator[None]:
+        yield
+        workers.shutdown(wait=False, cancel_futures=True)
+
+    app = web.Application(middlewares=[errors_as_text], client_max_size=settings.body_bytes_max)
+    app.cleanup_ctx.append(end_workers)
+    find = Find(source)
+    functions = Functions()
+    _add(app, "/render", Render(source, settings, workers), "GET", "POST")
+    _add(app, "/metrics/find", find.find, "GET", "POST")
+    _add(app, "/metrics/expand", find.expand, "GET", "POST")
+    _add(app, "/metrics/index.json", find.index, "GET", "POST")
+    _add(app, "/functions", functions.all, "GET")
+    _add(app, "/functions/{name}", functions.one, "GET")
+    _add(app, "/version", _version, "GET")
+    _add(app, "/healthz", _healthz, "GET")
+    _add(app, "/readyz", _readyz(status), "GET")
+    _add(app, "/metrics", _metrics(status), "GET")
+    return app
+
+
+def _add(
+    app: web.Application,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    *methods: str,
+) -> None:
+    for method in ("HEAD", *methods):
+        app.router.add_route(method, path, handler)
+        app.router.add_route(method, path + "/", handler)
+
+
+async def _version(request: web.Request) -> web.Response:
+    """The Graphite version whose API this is; text/html as there, with a body that no browser reads anything into."""
+    return reply(f"{GRAPHITE_VERSION}\n".encode(), "text/html")
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return reply(b"ok\n", "text/plain")
+
+
+def _readyz(status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def readyz(request: web.Request) -> web.Response:
+        try:
+            await status.ready()
+        except TgresError as error:
+            return reply_error(503, str(error))
+        return reply(b"ok\n", "text/plain")
+
+    return readyz
+
+
+def _metrics(status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def metrics(request: web.Request) -> web.Response:
+        return reply(status.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+
+    return metrics

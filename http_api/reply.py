@@ -1,0 +1,203 @@
+"""Requests and answers of all HTTP views: parameters, JSON, errors.
+
+Parameters come from the query string and from a form or JSON body, merged; of a single one the body's goes before (as graphite-web).
+A form body is read whatever its Content-Type says, unless that is JSON. Every error is one line of text/plain;
+nothing that a client sent comes back as HTML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+
+from tgres_py.errors import BadRequest, TgresError
+
+log = logging.getLogger(__name__)
+
+GZIP_BYTES_MIN = 1_400  # what fits into one packet isn't worth it
+GZIP_LEVEL = 1
+FIELDS_MAX = 10_000
+JSONP_CHARS_MAX = 128
+
+_JSONP = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
+_NO_CACHE = {
+    "Cache-Control": "max-age=0, no-cache, no-store, must-revalidate, private",
+    "Pragma": "no-cache",
+}
+_COMMON = {"X-Content-Type-Options": "nosniff"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Params:
+    """Parameters of a request: name to values, in order of appearance, the body's last."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The last value given."""
+        values = self._values.get(name)
+        return values[-1] if values else default
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number; BadRequest when it is something else."""
+        value = self.get(name)
+        if value is None:
+            return default
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+            raise BadRequest(f"{name}: {value!r} is no whole number")
+        return int(value)
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+
+async def read_params(request: web.Request) -> Params:
+    """The parameters of a request. BadRequest: a body that is neither form nor JSON object; LimitExceeded by aiohttp."""
+    pairs = list(request.query.items())
+    if request.method == "POST":
+        pairs += _body_pairs(await _read_body(request), request.content_type)
+    if len(pairs) > FIELDS_MAX:
+        raise BadRequest(f"{len(pairs)} parameters are more than {FIELDS_MAX}")
+    return Params(pairs)
+
+
+async def _read_body(request: web.Request) -> bytes:
+    if request.content_type != "multipart/form-data":
+        return await request.read()
+    raise BadRequest("body: multipart/form-data isn't read; send application/x-www-form-urlencoded")
+
+
+def _body_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
+    if content_type == "application/json":
+        return _json_pairs(body)
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest("body: not UTF-8") from None
+    try:
+        return parse_qsl(text.strip(), keep_blank_values=True, max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise BadRequest(f"body: more than {FIELDS_MAX} parameters") from None
+
+
+def _json_pairs(body: bytes) -> list[tuple[str, str]]:
+    """{"target": ["a", "b"], "from": "-1h", "maxDataPoints": 100, "noNullPoints": true}: values as in a form."""
+    try:
+        fields = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"body: no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadRequest("body: must be a JSON object")
+    pairs = []
+    for name, value in fields.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict | list):
+                raise BadRequest(f"{name}: must be a text, number or list of these")
+            if one is not None and one is not False:
+                pairs.append((name, one if isinstance(one, str) else orjson.dumps(one).decode()))
+    return pairs
+
+
+def check_jsonp(params: Params) -> str | None:
+    """The name of the callback; BadRequest unless it is an identifier (dots allowed)."""
+    name = params.get("jsonp")
+    if not name:
+        return None
+    if len(name) > JSONP_CHARS_MAX or not _JSONP.fullmatch(name):
+        raise BadRequest("jsonp: must be the name of a JavaScript function")
+    return name
+
+
+def dump_json(value: Any, pretty: bool = False) -> bytes:
+    """UTF-8 JSON; NaN and infinities are null. Lone surrogates, which no JSON can hold, become "?"."""
+    options = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if pretty else 0)
+    try:
+        return orjson.dumps(value, option=options)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_without_surrogates(value), option=options)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def compress_for(request: web.Request, body: bytes) -> tuple[bytes, dict[str, str]]:
+    """The body, gzipped when the client takes that and it is worth it, and its headers."""
+    accepted = request.headers.get("Accept-Encoding", "")
+    if len(body) < GZIP_BYTES_MIN or not re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted):
+        return body, {"Vary": "Accept-Encoding"}
+    return gzip.compress(body, GZIP_LEVEL, mtime=0), {
+        "Vary": "Accept-Encoding",
+        "Content-Encoding": "gzip",
+    }
+
+
+def reply(
+    body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        body=body, headers={**_COMMON, **_NO_CACHE, **(headers or {}), "Content-Type": content_type}
+    )
+
+
+def reply_json(value: Any, params: Params, request: web.Request) -> web.Response:
+    """JSON, wrapped for ``jsonp``, indented for ``pretty``, compressed when asked."""
+    callback = check_jsonp(params)
+    body = dump_json(value, bool(params.get("pretty")))
+    if callback:
+        body = callback.encode() + b"(" + body + b")"
+    body, headers = compress_for(request, body)
+    return reply(body, "text/javascript" if callback else "application/json", headers)
+
+
+def reply_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """One plain line."""
+    line = " ".join(message.split())[:2_000] + "\n"
+    return web.Response(
+        status=status,
+        body=line.encode("utf-8", "replace"),
+        headers={**(headers or {}), **_COMMON, "Content-Type": "text/plain; charset=utf-8"},
+    )
+
+
+@web.middleware
+async def errors_as_text(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error becomes one line of plain text with its status."""
+    try:
+        return await handler(request)
+    except TgresError as error:
+        return reply_error(error.status, str(error))
+    except web.HTTPRequestEntityTooLarge:
+        return reply_error(413, "body: larger than setting body_bytes_max allows")
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return reply_error(error.status, error.reason, allow)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("unexpected error in %s %s", request.method, request.path)
+        return reply_error(500, "internal error; the log has the details")
