@@ -56,7 +56,7 @@ def test_each_source_is_stronger_than_the_one_before(tmp_path: Path) -> None:
     settings = load(file, {"checkpoint_s": "300", "http": None}, environ)
     assert (settings.xff, settings.series_max, settings.checkpoint_s) == (0.1, 22, 300.0)
     assert settings.origins == {
-        "xff": f"{file} line 1",
+        "xff": f"{file}, line 1",
         "series_max": "environment variable TGRES_SERIES_MAX",
         "checkpoint_s": "option --checkpoint-s",
     }
@@ -100,7 +100,7 @@ def test_no_addresses(text: str) -> None:
 def test_unknown_settings_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     file = write(tmp_path / "t.toml", "\n# note\ncheckpoint = 5\n")
     assert refusal(file) == (
-        f"{file} line 3: unknown setting checkpoint; did you mean checkpoint_s?"
+        f"{file}, line 3: unknown setting checkpoint; did you mean checkpoint_s?"
     )
     assert refusal(environ={"TGRES_CARBN": "off"}) == (
         "environment: unknown setting TGRES_CARBN; did you mean TGRES_CARBON?"

@@ -16,9 +16,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
@@ -33,10 +33,18 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import ConfigError
-from tgres_py.model.retention import OnDuplicate, parse_retention
-
-if TYPE_CHECKING:
-    from tgres_py.model.rules import RuleSet
+from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
+from tgres_py.model.rules import (
+    BUILT_IN,
+    DEFAULT_AGGREGATION,
+    AggregationRule,
+    RuleSet,
+    SchemaRule,
+    aggregation_from_data,
+    read_aggregation,
+    read_schemas,
+    schemas_from_data,
+)
 
 ENV_PREFIX = "TGRES_"
 ENV_CONFIG = "TGRES_CONFIG"
@@ -169,20 +177,21 @@ class Settings(BaseModel):
 
     retention: str = _setting(
         "10s:6h,1m:7d,10m:5y",
-        "archives of series that no schema rule matches, finest first",
+        "archives of series where there are no schema rules, or none of the [[schema]] tables "
+        "matches, finest first (a schemas file without a match gives 60s:7d, as carbon does)",
         group="Retention",
         reloadable=True,
     )
     xff: float = _setting(
         0.5,
-        "xFilesFactor where no aggregation rule sets one: share of known points that a rollup needs",
+        "xFilesFactor where no aggregation rule sets one: share of known points that a roll-up needs",
         reloadable=True,
         ge=0,
         le=1,
     )
     on_duplicate: OnDuplicate = _setting(
         OnDuplicate.LAST,
-        "two points in one slot: last, first, sum, mean, min or max",
+        "two points in one slot of a series with that retention: last, first, sum, mean, min or max",
         reloadable=True,
     )
     schemas: Path | None = _setting(None, "carbon's storage-schemas.conf", reloadable=True)
@@ -281,10 +290,8 @@ class Settings(BaseModel):
         return None if self.dsn is None else mask_dsn(self.dsn)
 
     def rule_set(self) -> RuleSet:
-        """The retention rules of the rule files or tables; ConfigError with file, line and mend."""
-        from tgres_py.model.rules import RuleSet
-
-        raise NotImplementedError(RuleSet)
+        """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
+        return _rule_set(self)
 
     def reload(self) -> tuple[Settings, list[str]]:
         """Reads the same sources again, for SIGHUP: what may change while running is taken over.
@@ -405,11 +412,11 @@ def _from_file(path: Path | None) -> Found:
 
 
 def _line_of(text: str, key: str) -> str:
-    """`` line 7``: where a top-level key stands; empty when it is written in an unusual form."""
+    """``, line 7``: where a top-level key stands; empty when it is written in an unusual form."""
     pattern = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\]]")
     for number, line in enumerate(text.splitlines(), start=1):
         if pattern.match(line):
-            return f" line {number}"
+            return f", line {number}"
     return ""
 
 
@@ -463,3 +470,33 @@ def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
             shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
             reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
         raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None
+
+
+def _rule_set(settings: Settings) -> RuleSet:
+    origins = settings.origins
+    default = SchemaRule(
+        "default",
+        ".*",
+        parse_retention(settings.retention),
+        settings.on_duplicate,
+        origins.get("retention", BUILT_IN),
+    )
+    if settings.schemas is not None:
+        schemas = read_schemas(settings.schemas)
+    else:
+        source = origins.get("schema_tables", "")
+        schemas = [*schemas_from_data(settings.schema_tables, source), default]
+    aggregation: list[AggregationRule] = []
+    if settings.aggregation is not None:
+        aggregation = read_aggregation(settings.aggregation)
+    elif settings.aggregation_tables:
+        source = origins.get("aggregation_tables", "")
+        aggregation = aggregation_from_data(settings.aggregation_tables, source)
+    else:
+        aggregation = [rule for rule in DEFAULT_AGGREGATION if rule.pattern != ".*"]
+    aggregation.append(
+        AggregationRule("default", ".*", None, Cf.AVERAGE, origins.get("xff", BUILT_IN))
+    )
+    return RuleSet(
+        schemas, [replace(r, xff=settings.xff) if r.xff is None else r for r in aggregation]
+    )

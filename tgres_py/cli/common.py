@@ -23,26 +23,29 @@ class ServerUnreachable(TgresError):
     counter = "unreachable"
 
 
-class _OneLine(click.ClickException):
-    """An error as one line on stderr, with the project's exit code."""
+class OneLineError(click.ClickException):
+    """An error as one line on stderr: wrong usage or setting."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = EXIT_USAGE
 
     def show(self, file: Any = None) -> None:
         click.echo(f"tgres: {self.message}", file=file, err=file is None)
 
 
-def exit_with(error: TgresError) -> click.ClickException:
+class NothingFound(OneLineError):
+    """The end of a verb that found nothing; said on stderr, so that stdout stays data."""
+
+    exit_code = EXIT_NOTHING_FOUND
+
+
+class Unreachable(OneLineError):
+    exit_code = EXIT_UNREACHABLE
+
+
+def exit_with(error: TgresError) -> OneLineError:
     """The project's error as one of click's, with its exit code."""
     unreachable = isinstance(error, ServerUnreachable | StoreUnavailable)
-    return _OneLine(str(error), EXIT_UNREACHABLE if unreachable else EXIT_USAGE)
-
-
-def nothing_found(what: str) -> click.ClickException:
-    """The end of a verb that found nothing; the sentence goes to stderr, so that stdout stays data."""
-    return _OneLine(what, EXIT_NOTHING_FOUND)
+    return Unreachable(str(error)) if unreachable else OneLineError(str(error))
 
 
 def print_json(data: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tgres_py.cli.client import post, url_option
-from tgres_py.cli.common import json_option, nothing_found, print_json
+from tgres_py.cli.common import NothingFound, json_option, print_json
 
 
 @click.command()
@@ -25,4 +25,4 @@ def find(glob: str, url: str, as_json: bool) -> None:
     elif nodes:
         click.echo("\n".join(node["path"] for node in nodes))
     if not nodes:
-        raise nothing_found(f"nothing matches {glob}")
+        raise NothingFound(f"nothing matches {glob}")

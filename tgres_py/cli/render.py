@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tgres_py.cli.client import post, url_option
-from tgres_py.cli.common import json_option, nothing_found, print_json
+from tgres_py.cli.common import NothingFound, json_option, print_json
 from tgres_py.cli.plot import plot_charts
 from tgres_py.cli.table import Series, format_table
 
@@ -56,7 +56,7 @@ def render(
         else:
             click.echo(format_table(series, width if tty else None))
     if not answer:
-        raise nothing_found(f"no series for {', '.join(targets)}")
+        raise NothingFound(f"no series for {', '.join(targets)}")
 
 
 def _series(item: dict[str, Any]) -> Series:

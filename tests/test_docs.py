@@ -1,0 +1,72 @@
+"""The documents say what is: settings, verbs, formulas, commands, files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tgres_py.cli.main import VERBS
+from tgres_py.config import setting_fields
+from tgres_py.config_doc import BEGIN, END, sample_toml, settings_table, with_table
+from tgres_py.model.retention import bytes_per_series, make_bundle, parse_retention
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_table_of_settings_is_up_to_date() -> None:
+    assert with_table(README) == README, "run: python -m tgres_py.config_doc README.md"
+
+
+def test_every_setting_is_in_the_table_and_in_the_sample() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", settings_table(), re.MULTILINE)
+    assert rows == list(setting_fields())
+    assert re.findall(r"^#(\w+) = ", sample_toml(), re.MULTILINE) == rows
+
+
+def test_table_needs_its_marks() -> None:
+    with pytest.raises(ValueError, match="marks"):
+        with_table("no marks here")
+    old = f"a\n{BEGIN}\nold\n{END}\nb\n"
+    assert "old" not in with_table(old)
+    assert with_table(old).startswith("a\n") and with_table(old).endswith(f"{END}\nb\n")
+
+
+def test_readme_names_every_verb() -> None:
+    for verb in VERBS:
+        assert f"`tgres {verb}" in README
+
+
+def test_settings_that_the_readme_names_exist() -> None:
+    endings = r"_(?:s|bytes|max)"
+    named = set(re.findall(rf"`([a-z]+(?:_[a-z]+)*{endings})`", README)) - {"step_s"}
+    assert named and named <= set(setting_fields())
+    options = set(re.findall(r"(?<!\w)--([a-z][a-z-]+)", README))
+    flags = {"json", "plot", "help", "config", "from"}
+    assert {o.replace("-", "_") for o in options - flags} <= set(setting_fields())
+
+
+def test_readme_s_numbers_of_memory_and_disk_are_the_code_s() -> None:
+    spec = make_bundle(parse_retention("10s:6h,1m:7d,10m:5y"))
+    table = README[README.index("| archive | slots |") : README.index("`ring_bytes_max` bounds")]
+    for archive, row in zip(spec.archives, table.splitlines()[2:5], strict=True):
+        disk = archive.chunks * (140 + 8 * archive.width)
+        numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<=\| )[\d,]+(?= |\b)", row)]
+        assert numbers[-4:] == [archive.size, archive.width, archive.chunks, disk]
+    size = bytes_per_series(spec)
+    assert f"so {size.memory:,} bytes of memory" in table
+    assert f"at most {size.disk / 1e6:.1f} MB of disk" in table
+
+
+def test_ci_finds_the_readme_s_commands() -> None:
+    for mark in ("start-command", "test-command"):
+        assert re.search(rf"<!-- {mark} -->\n```sh\n[^\n]+\n```\n", README)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_files_that_documents_name_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:tgres_py|receivers|http_api|tests)/[\w./]*[\w/])`", text):
+        assert (ROOT / name).exists(), name
