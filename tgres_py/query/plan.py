@@ -270,7 +270,10 @@ class _Planner:
 
 
 def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None]]:
-    """Each parameter with its argument, a repeatable one as often as given. BadRequest: too many, missing, unknown."""
+    """Each parameter with its argument, a repeatable one as often as given (or never).
+
+    BadRequest: too many, missing, unknown.
+    """
     declared = function.params
     repeats = bool(declared) and declared[-1].multiple
     if len(node.args) > len(declared) and not repeats:
@@ -289,8 +292,8 @@ def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None
             given = (node.args[number],)
         else:
             given = (keywords.pop(param.name, None),)
-        missing = not given or (given[0] is None)
-        if missing and param.required:
+        # a repeatable one may be left out although it is called required: sumSeries() is empty (as graphite-web)
+        if given == (None,) and param.required:
             raise BadRequest(f"target: {function.signature} needs its argument {param.name}")
         bound.extend((param, argument) for argument in given)
     if keywords:
