@@ -24,11 +24,13 @@ def kernels() -> list[Extension]:
             include_dirs=[numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             extra_compile_args=["-O3"],
-            optional=True,
         )
         for path in sorted(Path("tgres_py/kernels").glob("*.pyx"))
     ]
-    return list(cythonize(found, language_level=3)) if found else []
+    built = list(cythonize(found, language_level=3)) if found else []
+    for extension in built:
+        extension.optional = True  # cythonize drops it when it is given above
+    return built
 
 
 setup(ext_modules=kernels())
