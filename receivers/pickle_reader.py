@@ -71,8 +71,8 @@ def load(data: bytes) -> Any:
 class _Reader:
     """The pickle machine: a stack, a memo, and a position in the data.
 
-    ``depths`` holds the nesting of each container by id(); ``kept`` keeps all containers alive, so that
-    an id stays one object's. A list can't be taken from the memo: that is what cycles are made of.
+    ``containers`` holds each list and tuple with its nesting, by id(); it keeps them alive, so that an
+    id stays one object's. A list can't be taken from the memo: that is what cycles are made of.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -80,8 +80,8 @@ class _Reader:
         self.at = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.kept: list[Any] = []
-        self.depths: dict[int, int] = {}
+        self.marks: list[int] = []
+        self.containers: dict[int, tuple[int, Any]] = {}
         self.objects_max = OBJECTS_MIN + len(data) // BYTES_PER_OBJECT
 
     def run(self) -> Any:
@@ -116,58 +116,57 @@ class _Reader:
         self.at = end + 1
         return line
 
+    def byte(self) -> int:
+        at = self.at
+        self.at = at + 1
+        return self.data[at]
+
     def number(self, unpack: Callable[[bytes, int], tuple[int, ...]], size: int) -> int:
         """A length or an index of ``size`` bytes."""
-        value = unpack(self.data, self.at)[0]
-        self.at += size
-        return value
+        at = self.at
+        self.at = at + size
+        return unpack(self.data, at)[0]
 
     # The stack
 
-    def keep(self, container: list[Any] | tuple[Any, ...], depth: int) -> None:
-        if depth > DEPTH_MAX:
-            raise PickleRefused(f"nested deeper than {DEPTH_MAX}")
-        if len(self.kept) >= self.objects_max:
+    def push(self, container: list[Any] | tuple[Any, ...]) -> None:
+        if len(self.containers) >= self.objects_max:
             raise PickleRefused("too many lists and tuples for its length")
-        self.kept.append(container)
-        self.depths[id(container)] = depth
+        self.containers[id(container)] = (self.depth_over(container), container)
+        self.stack.append(container)
 
-    def depth_over(self, items: tuple[Any, ...] | list[Any]) -> int:
-        """Depth of a container of ``items``; a MARK among them is refused."""
+    def depth_over(self, items: list[Any] | tuple[Any, ...]) -> int:
+        """Nesting of a container of ``items``; a MARK among them is refused."""
         depth = 0
         for item in items:
-            if item.__class__ is tuple or item.__class__ is list:
-                depth = max(depth, self.depths[id(item)])
-            elif item is _MARK:
+            kind = item.__class__
+            if kind is tuple or kind is list:
+                depth = max(depth, self.containers[id(item)][0])
+            elif kind is _Mark:
                 raise PickleRefused("broken pickle: a MARK in a container")
+        if depth >= DEPTH_MAX:
+            raise PickleRefused(f"nested deeper than {DEPTH_MAX}")
         return depth + 1
 
-    def push_tuple(self, items: tuple[Any, ...]) -> None:
-        self.keep(items, self.depth_over(items))
-        self.stack.append(items)
-
-    def push_list(self, items: list[Any]) -> None:
-        self.keep(items, self.depth_over(items))
-        self.stack.append(items)
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+        self.stack.append(_MARK)
 
     def since_mark(self) -> list[Any]:
         """Takes what lies above the last MARK, and the MARK."""
-        stack = self.stack
-        for above in range(1, len(stack) + 1):
-            if stack[-above] is _MARK:
-                items = stack[len(stack) - above + 1 :]
-                del stack[-above:]
-                return items
-        raise PickleRefused("broken pickle: no MARK")
+        if not self.marks:
+            raise PickleRefused("broken pickle: no MARK")
+        at = self.marks.pop()
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
 
     def extend_list(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if target.__class__ is not list:
             raise PickleRefused("broken pickle: items for what is not a list")
-        depth = max(self.depths[id(target)], self.depth_over(items))
-        if depth > DEPTH_MAX:
-            raise PickleRefused(f"nested deeper than {DEPTH_MAX}")
-        self.depths[id(target)] = depth
+        depth = max(self.containers[id(target)][0], self.depth_over(items))
+        self.containers[id(target)] = (depth, target)
         target.extend(items)
 
     def push_tuple_of(self, size: int) -> None:
@@ -176,7 +175,7 @@ class _Reader:
             raise PickleRefused("broken pickle: too few values for a tuple")
         items = tuple(stack[-size:])
         del stack[-size:]
-        self.push_tuple(items)
+        self.push(items)
 
     # The memo
 
@@ -196,7 +195,7 @@ class _Reader:
 
 
 def _protocol(r: _Reader) -> None:
-    if r.take(1)[0] > PROTOCOL_MAX:
+    if r.byte() > PROTOCOL_MAX:
         raise PickleRefused(f"protocol newer than {PROTOCOL_MAX}")
 
 
@@ -212,8 +211,15 @@ def _long_text(r: _Reader) -> None:
     r.stack.append(_bounded_int(r.take_line().removesuffix(b"L")))
 
 
+def _index_text(r: _Reader) -> int:
+    index = _bounded_int(r.take_line())
+    if index < 0:
+        raise PickleRefused("broken pickle: a memo entry below 0")
+    return index
+
+
 def _bounded_int(text: bytes) -> int:
-    if len(text) > 2 * INT_BYTES_MAX:
+    if len(text) > 3 * INT_BYTES_MAX:
         raise PickleRefused(f"an integer of {len(text)} digits")
     return int(text)
 
@@ -232,8 +238,9 @@ def _string_text(r: _Reader) -> None:
 
 
 def _float(r: _Reader) -> None:
-    r.stack.append(_float8(r.data, r.at)[0])
-    r.at += 8
+    at = r.at
+    r.at = at + 8
+    r.stack.append(_float8(r.data, at)[0])
 
 
 def _text(r: _Reader, size: int) -> None:
@@ -241,7 +248,7 @@ def _text(r: _Reader, size: int) -> None:
 
 
 def _list_from_mark(r: _Reader) -> None:
-    r.push_list(r.since_mark())
+    r.push(r.since_mark())
 
 
 def _append(r: _Reader) -> None:
@@ -257,40 +264,40 @@ def _handlers() -> list[Callable[[_Reader], None] | None]:
         "I": _int_text,
         "L": _long_text,
         "J": lambda r: r.stack.append(r.number(_int4, 4)),
-        "K": lambda r: r.stack.append(r.take(1)[0]),
+        "K": lambda r: r.stack.append(r.byte()),
         "M": lambda r: r.stack.append(r.number(_uint2, 2)),
-        "\x8a": lambda r: _long(r, r.take(1)[0]),
+        "\x8a": lambda r: _long(r, r.byte()),
         "\x8b": lambda r: _long(r, r.number(_int4, 4)),
         "F": lambda r: r.stack.append(float(r.take_line())),
         "G": _float,
         "S": _string_text,
         "T": lambda r: r.stack.append(r.take(r.number(_uint4, 4))),
-        "U": lambda r: r.stack.append(r.take(r.take(1)[0])),
+        "U": lambda r: r.stack.append(r.take(r.byte())),
         "B": lambda r: r.stack.append(r.take(r.number(_uint4, 4))),
-        "C": lambda r: r.stack.append(r.take(r.take(1)[0])),
+        "C": lambda r: r.stack.append(r.take(r.byte())),
         "\x8e": lambda r: r.stack.append(r.take(r.number(_uint8, 8))),
         "V": lambda r: r.stack.append(r.take_line().decode("raw-unicode-escape")),
         "X": lambda r: _text(r, r.number(_uint4, 4)),
-        "\x8c": lambda r: _text(r, r.take(1)[0]),
+        "\x8c": lambda r: _text(r, r.byte()),
         "\x8d": lambda r: _text(r, r.number(_uint8, 8)),
     }
     build = {
-        "(": lambda r: r.stack.append(_MARK),
-        ")": lambda r: r.push_tuple(()),
-        "]": lambda r: r.push_list([]),
-        "t": lambda r: r.push_tuple(tuple(r.since_mark())),
+        "(": _Reader.mark,
+        ")": lambda r: r.push(()),
+        "]": lambda r: r.push([]),
+        "t": lambda r: r.push(tuple(r.since_mark())),
         "l": _list_from_mark,
         "\x85": lambda r: r.push_tuple_of(1),
         "\x86": lambda r: r.push_tuple_of(2),
         "\x87": lambda r: r.push_tuple_of(3),
         "a": _append,
         "e": lambda r: r.extend_list(r.since_mark()),
-        "p": lambda r: r.put(_bounded_int(r.take_line())),
-        "q": lambda r: r.put(r.take(1)[0]),
+        "p": lambda r: r.put(_index_text(r)),
+        "q": lambda r: r.put(r.byte()),
         "r": lambda r: r.put(r.number(_uint4, 4)),
         "\x94": lambda r: r.put(len(r.memo)),
-        "g": lambda r: r.get(_bounded_int(r.take_line())),
-        "h": lambda r: r.get(r.take(1)[0]),
+        "g": lambda r: r.get(_index_text(r)),
+        "h": lambda r: r.get(r.byte()),
         "j": lambda r: r.get(r.number(_uint4, 4)),
         "\x80": _protocol,
         "\x95": lambda r: r.take(8),  # FRAME: its length says nothing that the opcodes don't
