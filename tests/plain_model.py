@@ -56,11 +56,10 @@ class PlainSeries:
         if math.isnan(value):
             return False
         age_s = now_s - time_s
-        for number, ring in enumerate(self.rings):
-            if ring.retention_s >= age_s:
-                break
-        else:
+        number = sum(ring.retention_s < age_s for ring in self.rings)
+        if number == len(self.rings):
             return False
+        ring = self.rings[number]
         slot = time_s // ring.step_s
         if number == 0:
             value = self._meet(slot, value)

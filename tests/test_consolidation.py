@@ -12,8 +12,8 @@ import whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.plain_model import PlainSeries, consolidate, naive_sum
 
+from tests.plain_model import PlainSeries, consolidate, naive_sum
 from tgres_py.model.consolidation import known_min, rollup
 from tgres_py.model.retention import Cf, OnDuplicate, make_bundle, parse_retention
 

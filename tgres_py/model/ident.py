@@ -45,7 +45,7 @@ def canonical(name: str, name_bytes_max: int = NAME_BYTES_MAX, tags_max: int = T
     ``name_bytes_max``: of the name as sent and of its canonical spelling, in UTF-8.
     """
     _check_characters(name, name_bytes_max)
-    if name.endswith('"}') and "{" in name:
+    if name.endswith('"}') and "{" in name.partition(";")[0]:
         path, tags = _split_openmetrics(name)
     elif ";" in name:
         path, tags = _split_carbon(name)
@@ -111,8 +111,6 @@ def _split_openmetrics(name: str) -> tuple[str, dict[str, str]]:
         value = re.sub(r'\\(["\\])', r"\1", value)
         tags[_checked_tag(tag, name)] = _checked_value(value, name)
         rest = rest[match.end() :]
-    if ";" in path:
-        raise NameRefused(f"{_shown(name)} mixes two spellings of tags")
     return path, tags
 
 
