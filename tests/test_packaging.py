@@ -61,5 +61,5 @@ def test_wheels_hold_everything_that_is_read_at_run_time() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["tgres_py"]
     covered = {p for pattern in patterns for p in (ROOT / "tgres_py").glob(pattern)}
-    data = {p for p in (ROOT / "tgres_py").rglob("*.sql")} | {ROOT / "tgres_py" / "py.typed"}
+    data = set((ROOT / "tgres_py").rglob("*.sql")) | {ROOT / "tgres_py" / "py.typed"}
     assert data <= covered
