@@ -13,7 +13,7 @@
 Values are written raw: on measured gauges lz4 wins 15 % of their bytes for four times the time.
 The crc covers kind, length and payload. A record that fails is skipped; where its length can't be
 trusted, reading goes on at the next magic whose record is sound. Ids are those of one run of the
-server (an incarnation); NAMES come before the first record that uses an id.
+server (an incarnation); the NAMES of an incarnation are read before its other records.
 
 A thread of its own encodes, writes and calls fdatasync at least twice in ``sync_s``, so that what was
 received ``sync_s`` ago is on disk. A new file starts with each checkpoint: the image of all rings;
@@ -82,7 +82,8 @@ class Record:
 
 
 def _pack(*parts: bytes) -> bytes:
-    return lz4.block.compress(b"".join(parts), mode="fast", acceleration=4)
+    packed: bytes = lz4.block.compress(b"".join(parts), mode="fast", acceleration=4)
+    return packed
 
 
 def _differences(a: NDArray[np.int32] | NDArray[np.int64]) -> bytes:

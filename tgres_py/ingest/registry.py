@@ -9,23 +9,21 @@ names wait, and with them their points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
 from tgres_py.kernels import FLOOR_NONE, NameTable, RingStore
-from tgres_py.kernels.names_py import ODD, REFUSED
 from tgres_py.model.ident import NameRefused, canonical
 from tgres_py.model.nametree import NameTree
 from tgres_py.model.points import Ids, Reason, Times, Values
 from tgres_py.model.retention import BundleSpec, OnDuplicate
-from tgres_py.query.source import FindNode
 from tgres_py.storage.port import SeriesRows
 
 SEGMENT_SERIES_MAX = 4_096
 SEGMENT_SERIES_MIN = 64
+NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
@@ -34,7 +32,7 @@ MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
 
 
 class Registry:
-    """Belongs to the event loop's thread, but for ``name``, ``names``, ``expand`` and ``find``."""
+    """Belongs to the event loop's thread, but for ``names`` and the methods of ``tree``."""
 
     def __init__(
         self,
@@ -65,6 +63,7 @@ class Registry:
         self._journaled = 0  # ids below are in the journal's current file
         self._indexed = 0  # ids below are in the tree
         self._aliases = 0
+        self._fresh_floors: list[tuple[Ids, int]] = []
         self._uncreated: list[tuple[int, int]] = []  # ranges of admitted ids without a row
 
     def __len__(self) -> int:
@@ -116,13 +115,17 @@ class Registry:
             self.table.alias(raw, id)
         return id
 
-    def fresh_names(self) -> tuple[Ids, bytes] | None:
-        """Ids and names (an LF after each) that the journal doesn't know yet; asked for once."""
-        first, end = self._journaled, self.table.size
-        if first == end:
-            return None
-        self._journaled = end
-        return np.arange(first, end, dtype=np.int32), self.table.name_lines(first, end)
+    def fresh_names(self) -> Iterator[tuple[Ids, bytes]]:
+        """Ids and names (an LF after each) that the journal doesn't know yet, in parts; each once."""
+        while self._journaled < self.table.size:
+            first = self._journaled
+            self._journaled = end = min(self.table.size, first + NAMES_PART)
+            yield np.arange(first, end, dtype=np.int32), self.table.name_lines(first, end)
+
+    def fresh_floors(self) -> list[tuple[Ids, int]]:
+        """Series that were placed in segments with a floor, and its time; each once."""
+        floors, self._fresh_floors = self._fresh_floors, []
+        return floors
 
     # -- admission ---------------------------------------------------------------------------
 
@@ -189,6 +192,8 @@ class Registry:
             part = ids[at : at + room]
             self.ring.place(part, segment)
             self.segment_ids[segment].append(part)
+            if self.ring.floor(segment) != FLOOR_NONE:
+                self._fresh_floors.append((part, self.ring.floor(segment) * finest.step_s))
             at += room
         self._bundle_count[bundle] += len(ids)
 
@@ -227,15 +232,17 @@ class Registry:
 
     # -- rows of rrd -------------------------------------------------------------------------
 
-    def load(self, rows: SeriesRows, bundles: dict[int, BundleSpec]) -> Ids:
-        """Takes over the store's series; their ids, in the order of ``rows``. They have no place yet."""
+    def add_names(self, lines: bytes) -> Ids:
+        """Ids of canonical names that are stored or journaled (an LF after each)."""
+        ids: Ids = self.table.add_lines(lines)
+        self._grow(self.table.size)
+        return ids
+
+    def load(self, ids: Ids, rows: SeriesRows, bundles: dict[int, BundleSpec]) -> None:
+        """Takes over the store's bundles, and the series whose names have the ``ids``. They have no place yet."""
         for db_id, spec in bundles.items():
             self.bundle_db_ids[self.bundle(spec)] = db_id
-        blob = "\n".join([*rows.names, ""]).encode()
-        ids = self.table.add_lines(blob)
-        self._grow(self.table.size)
         self.rrd_id[ids] = rows.rrd_id
-        return ids
 
     def open(self) -> None:
         """From here on new names are admitted as they come; those that waited are admitted now."""
@@ -267,10 +274,6 @@ class Registry:
         """Whether series wait for their row in ``rrd``."""
         return bool(self._uncreated)
 
-    def note_uncreated(self, ids: Ids) -> None:
-        """Ids (ascending) that were placed by hand and have no row yet."""
-        self.give_back(ids)
-
     # -- queries (any thread) ----------------------------------------------------------------
 
     def sync_index(self) -> None:
@@ -287,15 +290,3 @@ class Registry:
 
     def specs(self, ids: Ids) -> list[BundleSpec]:
         return [self.bundle_specs[b] for b in self.bundle_of[ids].tolist()]
-
-    def expand(self, pattern: str, limit: int | None = None) -> Ids:
-        return self.tree.expand(pattern, limit, "query_series_max")
-
-    def find(self, pattern: str) -> list[FindNode]:
-        return [
-            FindNode(node.path, node.name, node.is_leaf, node.is_branch)
-            for node in self.tree.find(pattern)
-        ]
-
-
-__all__ = ["ODD", "REFUSED", "Registry"]

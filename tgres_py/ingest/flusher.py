@@ -1,0 +1,481 @@
+"""The one task that writes to the store: series rows, whole chunks, late merges, partial chunks for SQL readers.
+
+A segment's chunk is written once it is ``late_grace_s`` past its end, at a moment of the pace that belongs
+to the segment, so that chunks that complete together don't leave together. With it go all coarser
+slots that ended. When the store has committed, the rows are freed and the floor rises; the journal
+learns the floor before anything else is merged below it.
+
+While the store is away everything stays where it is, and the task tries again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgres_py import clock
+from tgres_py.errors import StoreUnavailable
+from tgres_py.ingest.intake import Intake, Late
+from tgres_py.ingest.journal import Journal, Kind, Record
+from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
+from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader, archives_of
+from tgres_py.ingest.rows import rows_of_block
+from tgres_py.kernels import FLOOR_NONE
+from tgres_py.model.points import Ids, Reason
+from tgres_py.model.retention import BundleSpec, OnDuplicate
+from tgres_py.storage.port import ChunkRows, Store
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+CREATE_BATCH = 20_000
+LATE_BATCH = 200_000
+LATE_DELAY_S = 1.0  # late points gather this long
+BACKOFF_S = (0.25, 10.0)
+JOURNAL_WAIT_S = 5.0
+PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
+GOLDEN = 0.6180339887498949
+IMAGE_POINTS = 1 << 19
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    late_grace_s: float = 60.0
+    flush_pace_s: float = 0.0  # 0: an eighth of the chunk's period, at most 600
+    sql_freshness_s: float = 600.0
+    checkpoint_s: float = 1_800.0
+
+
+class Flusher:
+    def __init__(
+        self, intake: Intake, store: Store, reader: Reader, journal: Journal | None, pace: Pace
+    ) -> None:
+        self.intake = intake
+        self.registry = intake.registry
+        self.ring = intake.ring
+        self.store = store
+        self.reader = reader
+        self.journal = journal
+        self.pace = pace
+        self.available = True  # whether the last operation on the store succeeded
+        self.flushes = 0
+        self.failures = 0
+        self.checkpoints = 0
+        self._merger = LateMerger(self.registry, reader)
+        self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
+        self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
+        self._late_since: float | None = None
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
+        self._last_checkpoint = clock.monotonic()
+        intake.on_late = self._note_late
+
+    # -- the task ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        pause = BACKOFF_S[0]
+        while True:
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if not self.registry.opened:
+                continue
+            try:
+                await self.tick()
+                self._set_available(True)
+                pause = BACKOFF_S[0]
+            except StoreUnavailable as e:
+                self.failures += 1
+                self._set_available(False, str(e))
+                await asyncio.sleep(pause)
+                pause = min(BACKOFF_S[1], pause * 2)
+            except Exception:
+                # a defect must not end the only way to the store: nothing is lost while the journal lasts
+                self.failures += 1
+                log.exception("flush failed; trying again")
+                await asyncio.sleep(BACKOFF_S[1])
+
+    def _set_available(self, available: bool, why: str = "") -> None:
+        if available != self.available:
+            self.available = available
+            if available:
+                log.info("PostgreSQL is back; writing goes on")
+            else:
+                log.error("PostgreSQL is away (%s); points wait in memory and journal", why)
+
+    async def tick(self) -> None:
+        """All that is due now."""
+        async with self._lock:
+            await self._create_series()
+            await self._merge_late()
+            for segment in range(self.ring.segments):
+                until = self._due(segment)
+                if until is not None:
+                    await self._flush_chunk(segment, until)
+            await self._relieve()
+            await self._freshen()
+        if (
+            self.journal is not None
+            and clock.monotonic() - self._last_checkpoint >= self.pace.checkpoint_s
+        ):
+            await self.checkpoint()
+
+    # -- series rows -------------------------------------------------------------------------
+
+    async def _create_series(self) -> None:
+        registry = self.registry
+        if 0 in registry.bundle_db_ids:
+            registry.bundle_db_ids[:] = await self.store.ensure_bundles(registry.bundle_specs)
+        while registry.uncreated:
+            ids = registry.take_uncreated(CREATE_BATCH)
+            if len(ids) == 0:
+                continue
+            bundles = np.array(registry.bundle_db_ids, np.int32)[registry.bundle_of[ids]]
+            try:
+                rrd_ids, found = await self.store.create_series(registry.names(ids), bundles)
+            except BaseException:
+                registry.give_back(ids)
+                raise
+            registry.rrd_id[ids] = rrd_ids
+            if (found != bundles).any():
+                log.warning(
+                    "%d series stand in the store under another retention; restart to take it over",
+                    int((found != bundles).sum()),
+                )
+
+    # -- chunks ------------------------------------------------------------------------------
+
+    def _due(self, segment: int) -> int | None:
+        """End of the oldest chunk of a segment when it is to be written now."""
+        low, high = self.ring.span(segment)
+        if low == high:
+            return None
+        archive = self._spec(segment).archives[0]
+        chunk = low // archive.width
+        now = clock.now()
+        noticed = self._noticed.get(segment)
+        if noticed is None or noticed[0] != chunk:
+            noticed = self._noticed[segment] = chunk, now
+        pace_s = self.pace.flush_pace_s or min(archive.chunk_s / 8, 600.0)
+        complete = max((chunk + 1) * archive.chunk_s, noticed[1]) + self.pace.late_grace_s
+        if now < complete + segment * GOLDEN % 1.0 * pace_s:
+            return None
+        return (chunk + 1) * archive.width
+
+    async def _relieve(self) -> None:
+        """With memory short: writes what is older than the grace, largest spans first."""
+        limit = self.intake.limits.ring_bytes_max * PRESSURE
+        if self.ring.row_bytes <= limit:
+            return
+        log.info("ring cache at %d MB: writing chunks early", self.ring.row_bytes >> 20)
+        spans = [(self.ring.span(s), s) for s in range(self.ring.segments)]
+        for (low, high), segment in sorted(spans, key=lambda x: x[0][0] - x[0][1]):
+            if self.ring.row_bytes <= limit * PRESSURE:
+                return
+            archive = self._spec(segment).archives[0]
+            until = min(high, int(clock.now() - self.pace.late_grace_s) // archive.step_s)
+            while low < until:
+                end = min(until, (low // archive.width + 1) * archive.width)
+                await self._flush_chunk(segment, end)
+                low = end
+
+    async def flush_until(self, segment: int, until_slot: int) -> None:
+        """Writes and frees all slots below ``until_slot``, chunk by chunk."""
+        archive = self._spec(segment).archives[0]
+        while True:
+            low, high = self.ring.span(segment)
+            if low == high or low >= until_slot:
+                break
+            await self._flush_chunk(
+                segment, min(until_slot, (low // archive.width + 1) * archive.width)
+            )
+        floor = self.ring.floor(segment)
+        if floor == FLOOR_NONE or floor < until_slot:
+            await self._raise_floor(segment, until_slot)
+
+    async def _flush_chunk(self, segment: int, until_slot: int) -> None:
+        """Writes the slots of one chunk below ``until_slot``, then frees them."""
+        ring = self.ring
+        floor = ring.floor(segment)
+        ring.set_seal(segment, until_slot)
+        try:
+            rows = await self.rows_of(segment, ring.span(segment)[0], until_slot)
+            if rows:
+                await self.store.write_chunks(rows)
+        except BaseException:
+            ring.set_seal(segment, floor)
+            raise
+        self.flushes += 1
+        self.intake.ledger.flushed += sum(
+            int((~np.isnan(r.dp)).sum()) for r in rows if r.archive == 0
+        )
+        self._noticed.pop(segment, None)
+        await self._raise_floor(segment, until_slot)
+        self.intake.room()
+
+    async def _raise_floor(self, segment: int, until_slot: int) -> None:
+        self.ring.drop(segment, until_slot)
+        if self.journal is not None:
+            self._journal_floor(segment)
+            await self._journal_synced()
+
+    def _journal_floor(self, segment: int) -> None:
+        assert self.journal is not None
+        floor_s = self.reader.floor_s(segment, self._spec(segment))
+        if floor_s is not None:
+            ids = self.registry.ids_of_segment(segment)
+            self.journal.append(Record(Kind.FLOOR, ids, now_s=floor_s))
+
+    async def _journal_synced(self) -> None:
+        """Waits until the journal is on disk; not for ever: its disk may be full."""
+        if self.journal is None:
+            return
+        try:
+            async with asyncio.timeout(JOURNAL_WAIT_S):
+                await self.journal.synced()
+        except TimeoutError:
+            log.warning("the journal is not on disk after %g s; going on", JOURNAL_WAIT_S)
+
+    async def rows_of(
+        self, segment: int, from_slot: int, until_slot: int, ids: Ids | None = None
+    ) -> list[ChunkRows]:
+        """Rows of the chunk that holds ``from_slot`` up to ``until_slot``, and of what they roll up to.
+
+        ``ids``: only these series. Coarse slots that end by ``until_slot`` are included.
+        """
+        spec = self._spec(segment)
+        finest = spec.archives[0]
+        floor = self.ring.floor(segment)
+        first = from_slot // finest.width * finest.width
+        first = first if floor == FLOOR_NONE else max(first, floor)
+        members = self.registry.ids_of_segment(segment)
+        block = self.ring.block(segment, first, until_slot)
+        if ids is not None:
+            chosen = np.flatnonzero(np.isin(members, ids))
+            members, block = members[chosen], np.ascontiguousarray(block[:, chosen])
+        rrd_ids = self.registry.rrd_id[members]
+        rows: list[ChunkRows] = []
+        for number, (start, values) in enumerate(archives_of(spec, block, first)):
+            archive = spec.archives[number]
+            before = first * finest.step_s // archive.step_s
+            if (
+                before < start
+                and (before + 1) * archive.step_s <= until_slot * finest.step_s
+            ):
+                # a slot that began before the block: from the store and the ring together
+                straddling = await self.reader.fetch(members, number, before, before + 1)
+                values = np.concatenate([straddling.T, values])
+                start = before
+            rows += rows_of_block(number, archive, rrd_ids, start, values)
+        if spec.on_duplicate == OnDuplicate.MEAN:
+            counts = self.ring.count_block(segment, first, until_slot)
+            if ids is not None:
+                counts = counts[:, chosen]
+            rows += rows_of_block(
+                COUNTS_ARCHIVE, finest, rrd_ids, first, np.where(counts > 0, counts, np.nan)
+            )
+        return rows
+
+    def _spec(self, segment: int) -> BundleSpec:
+        return self.registry.bundle_specs[self.registry.segment_bundle[segment]]
+
+    # -- late points -------------------------------------------------------------------------
+
+    def _note_late(self) -> None:
+        if self._late_since is None:
+            self._late_since = clock.monotonic()
+
+    async def settle(self) -> None:
+        """Merges all late points that are queued now, so that a query sees them.
+
+        StoreUnavailable when the store is needed and away.
+        """
+        if self.intake.late and self.registry.opened:
+            async with self._lock:
+                await self._create_series()
+                await self._merge_late(at_once=True)
+
+    async def _merge_late(self, at_once: bool = False) -> None:
+        if not self.intake.late:
+            self._late_since = None
+            return
+        since = self._late_since or 0.0
+        if not at_once and clock.monotonic() - since < LATE_DELAY_S:
+            return
+        while self.intake.late:
+            batch = self.intake.take_late(LATE_BATCH)
+            try:
+                await self._merge_batch(batch)
+            except BaseException:
+                self.intake.give_back_late(batch)
+                raise
+        self._late_since = None
+
+    async def _merge_batch(self, batch: list[Late]) -> None:
+        """Merges one batch. What fits into the ring goes there; the rest into the store."""
+        seq = batch[-1].seq
+        for segment, end_s in floors_wanted(self.registry, batch).items():
+            step_s = self._spec(segment).archives[0].step_s
+            if self.ring.floor(segment) * step_s < end_s:
+                await self.flush_until(segment, -(-end_s // step_s))
+        stored = overwritten = 0
+        rejected: dict[Reason, int] = {}
+        rest: list[Late] = []
+        landed: list[Record] = []
+        # from here to the end of the loop nothing waits: points keep their order
+        for late in batch:
+            s, o, below, too_old, future, unplaced = self.ring.store(
+                late.ids, late.times, late.values, late.now_s, self.intake.limits.future_s_max
+            )
+            stored, overwritten = stored + s, overwritten + o
+            for at, reason in ((too_old, Reason.TOO_OLD), (future, Reason.FUTURE), (unplaced, Reason.UNMATCHED)):
+                if len(at):
+                    rejected[reason] = rejected.get(reason, 0) + len(at)
+            if s + o:
+                taken = np.ones(len(late), np.bool_)
+                for at in (below, too_old, future, unplaced):
+                    taken[at] = False
+                landed.append(
+                    Record(Kind.POINTS, late.ids[taken], late.times[taken], late.values[taken], late.now_s)
+                )
+            if len(below):
+                rest.append(
+                    Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)
+                )
+        # what is in the ring now must not be stored twice if the rest fails; the number must still be told
+        batch[:] = rest or [Late(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0), 0, seq)]
+        count = stored + overwritten + sum(rejected.values())
+        self._count_done(count, stored, overwritten, rejected)
+        if self.journal is not None and landed:
+            for record in landed:
+                self.journal.append(record)
+            await self._journal_synced()
+        result = await self._merger.merge(rest) if rest else Merge()
+        await self._commit_late(result.rows, seq)
+        self.intake.late_done(rest, result.stored, result.overwritten, result.rejected)
+
+    def _count_done(
+        self, count: int, stored: int, overwritten: int, rejected: dict[Reason, int]
+    ) -> None:
+        intake = self.intake
+        intake.late_points -= count
+        intake.ledger.held -= count
+        intake.ledger.stored += stored
+        intake.ledger.overwritten += overwritten
+        intake.ledger.rejected.update(rejected)
+        intake.room()
+
+    async def _commit_late(self, rows: list[ChunkRows], seq: int) -> None:
+        """Writes a merge once: a commit whose answer was lost is recognised by its number."""
+        try:
+            await self.store.write_chunks(rows, late_seq=seq)
+        except StoreUnavailable:
+            state = await self.store.get_state()
+            if state.late_seq < seq:
+                raise
+
+    # -- partial chunks ----------------------------------------------------------------------
+
+    async def _freshen(self) -> None:
+        """Writes partial chunks of segments that SQL readers have not seen for ``sql_freshness_s``."""
+        if not self.pace.sql_freshness_s:
+            return
+        now = clock.monotonic()
+        for segment in range(self.ring.segments):
+            written = self.ring.written(segment)
+            seen, since = self._fresh.setdefault(
+                segment, (0, now - segment * GOLDEN % 1.0 * self.pace.sql_freshness_s / 2)
+            )
+            if written != seen and now - since >= self.pace.sql_freshness_s:
+                await self._flush_partial(segment)
+
+    async def _flush_partial(self, segment: int, ids: Ids | None = None) -> None:
+        finest = self._spec(segment).archives[0]
+        written = self.ring.written(segment)
+        low, high = self.ring.span(segment)
+        while low < high:
+            end = (low // finest.width + 1) * finest.width
+            rows = await self.rows_of(segment, low, end, ids)
+            if rows:
+                await self.store.write_chunks(rows)
+            low = end
+        if ids is None:
+            self._fresh[segment] = written, clock.monotonic()
+
+    async def flush_now(self, ids: Ids | None = None) -> None:
+        """Writes all that is in memory as partial chunks (of some series only); nothing is freed."""
+        async with self._lock:
+            await self._create_series()
+            await self._merge_late(at_once=True)
+            if ids is None:
+                for segment in range(self.ring.segments):
+                    await self._flush_partial(segment)
+                return
+            segments, _ = self.ring.locate(ids)
+            for segment in np.unique(segments[segments >= 0]).tolist():
+                await self._flush_partial(segment, ids)
+
+    # -- checkpoint --------------------------------------------------------------------------
+
+    async def checkpoint(self) -> None:
+        """Starts a new journal file with an image of all that isn't in the store, and drops the older ones."""
+        journal = self.journal
+        if journal is None:
+            return
+        self._last_checkpoint = clock.monotonic()
+        number = journal.rotate()
+        size = self.registry.table.size
+        for first in range(0, size, 1 << 16):
+            end = min(size, first + (1 << 16))
+            ids = np.arange(first, end, dtype=np.int32)
+            journal.append(Record(Kind.NAMES, ids, blob=self.registry.table.name_lines(first, end)))
+            await asyncio.sleep(0)
+        for late in list(self.intake.late):
+            journal.append(
+                Record(Kind.LATE, late.ids, late.times, late.values, late.now_s, late.seq)
+            )
+        for segment in range(self.ring.segments):
+            async with self._lock:
+                self._journal_floor(segment)
+                self._journal_image(segment)
+            await asyncio.sleep(0)
+            if journal.pending_bytes > 64 << 20:
+                await journal.synced()
+        await journal.synced()
+        journal.drop_before(number)
+        self.checkpoints += 1
+
+    def _journal_image(self, segment: int) -> None:
+        assert self.journal is not None
+        spec = self._spec(segment)
+        low, high = self.ring.span(segment)
+        if low == high:
+            return
+        step_s = spec.archives[0].step_s
+        members = self.registry.ids_of_segment(segment)
+        rows = max(1, IMAGE_POINTS // max(1, len(members)))
+        for first in range(low, high, rows):
+            end = min(high, first + rows)
+            block = self.ring.block(segment, first, end)
+            slot, column = np.nonzero(~np.isnan(block))
+            if len(slot) == 0:
+                continue
+            counts = None
+            if spec.on_duplicate == OnDuplicate.MEAN:
+                counts = self.ring.count_block(segment, first, end)[slot, column].astype(np.uint32)
+            self.journal.append(
+                Record(
+                    Kind.IMAGE,
+                    members[column],
+                    (slot + first) * step_s,
+                    block[slot, column],
+                    counts=counts,
+                )
+            )

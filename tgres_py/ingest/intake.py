@@ -1,0 +1,201 @@
+"""The way in: a parsed block goes to the journal and the ring, what can't go there to the late queue.
+
+One call for a whole receive buffer, in the loop's thread, never waiting. Receivers look at ``paused``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgres_py import clock
+from tgres_py.ingest.journal import Journal, Kind, Record
+from tgres_py.ingest.ledger import Ledger, RejectLog
+from tgres_py.ingest.registry import Registry
+from tgres_py.model.points import Ids, Parsed, PointBlock, Reason, Times, Values
+
+JOURNAL_PENDING_MAX = 256 << 20  # bytes that may wait for the journal's disk
+HARD = 1.25  # beyond its limit times this, senders that can't wait (UDP) are refused
+
+
+@dataclass(slots=True)
+class Late:
+    """Points that go to the store by a merge; ``now_s``: when they came, ``seq``: of their journal record."""
+
+    ids: Ids
+    times: Times
+    values: Values
+    now_s: int
+    seq: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    ring_bytes_max: int
+    late_points_max: int = 2_000_000
+    journal_bytes_max: int = 8 << 30
+    future_s_max: int = 86_400
+
+
+class Intake:
+    """Implements the receivers' Sink."""
+
+    def __init__(self, registry: Registry, journal: Journal | None, limits: Limits) -> None:
+        self._registry = registry
+        self.ring = registry.ring
+        self.journal = journal
+        self.limits = limits
+        self.ledger = Ledger()
+        self.late: list[Late] = []
+        self.late_points = 0
+        self.late_seq = 0
+        self.on_late: Callable[[], None] = lambda: None
+        self._reject_log = RejectLog()
+        self._waiting: list[Callable[[], None]] = []
+        self._paused = False
+
+    @property
+    def registry(self) -> Registry:
+        return self._registry
+
+    # -- points in ---------------------------------------------------------------------------
+
+    def accept(self, receiver: str, parsed: Parsed, peer: str = "") -> None:
+        """Takes points and refusals; quick, never waits."""
+        ledger = self.ledger
+        ledger.received[receiver] += parsed.received
+        if parsed.rejected:
+            ledger.rejected.update(parsed.rejected)
+            self._reject_log.show(receiver, peer, parsed.samples)
+        self.journal_names()
+        if len(parsed.block):
+            if self._over(HARD):
+                ledger.rejected[Reason.OVERLOAD] += len(parsed.block)
+            else:
+                self._store(parsed.block, clock.now_s())
+            self._paused = self._over(1)
+
+    def refuse(self, receiver: str, reason: Reason, count: int) -> None:
+        """Points that were lost before they could be parsed (the kernel's drops …)."""
+        self.ledger.received[receiver] += count
+        self.ledger.rejected[reason] += count
+
+    def _store(self, block: PointBlock, now_s: int) -> None:
+        ids, times, values = block.ids, block.times, block.values
+        if not self._registry.opened:
+            self.add_late(ids, times, values, now_s)
+            return
+        limits, ledger = self.limits, self.ledger
+        stored, overwritten, late, too_old, future, unplaced = self.ring.store(
+            ids, times, values, now_s, limits.future_s_max
+        )
+        ledger.stored += stored
+        ledger.overwritten += overwritten
+        if len(late) or len(too_old) or len(future) or len(unplaced):
+            for at, reason in (
+                (too_old, Reason.TOO_OLD),
+                (future, Reason.FUTURE),
+                (unplaced, Reason.UNMATCHED),
+            ):
+                if len(at):
+                    ledger.rejected[reason] += len(at)
+            if len(late):
+                self.add_late(ids[late], times[late], values[late], now_s)
+            taken = np.ones(len(ids), np.bool_)
+            for at in (late, too_old, future, unplaced):
+                taken[at] = False
+            ids, times, values = ids[taken], times[taken], values[taken]
+        if len(ids) and self.journal is not None:
+            self.journal.append(Record(Kind.POINTS, ids, times, values, now_s))
+
+    def journal_names(self) -> None:
+        """Tells the journal of new series before the first record that uses their ids.
+
+        Floors come first: a name without its floor would look like a series that the store has nothing of.
+        """
+        if self.journal is None:
+            return
+        for ids, floor_s in self._registry.fresh_floors():
+            self.journal.append(Record(Kind.FLOOR, ids, now_s=floor_s))
+        for ids, lines in self._registry.fresh_names():
+            self.journal.append(Record(Kind.NAMES, ids, blob=lines))
+
+    # -- late points -------------------------------------------------------------------------
+
+    def add_late(self, ids: Ids, times: Times, values: Values, now_s: int) -> None:
+        """Queues points for the merge; they are held until it is done."""
+        self.late_seq += 1
+        self.late.append(Late(ids, times, values, now_s, self.late_seq))
+        self.late_points += len(ids)
+        self.ledger.late += len(ids)
+        self.ledger.held += len(ids)
+        if self.journal is not None:
+            self.journal.append(Record(Kind.LATE, ids, times, values, now_s, self.late_seq))
+        self.on_late()
+
+    def take_late(self, most: int) -> list[Late]:
+        """The oldest queued points, about ``most``; still counted as held."""
+        count = 0
+        for i, late in enumerate(self.late):
+            count += len(late)
+            if count >= most:
+                taken, self.late = self.late[: i + 1], self.late[i + 1 :]
+                return taken
+        taken, self.late = self.late, []
+        return taken
+
+    def give_back_late(self, taken: list[Late]) -> None:
+        """Points that could not be merged; they keep their place."""
+        self.late = taken + self.late
+
+    def late_done(
+        self, taken: list[Late], stored: int, overwritten: int, rejected: dict[Reason, int]
+    ) -> None:
+        """The queue's points found their places."""
+        count = sum(map(len, taken))
+        self.late_points -= count
+        self.ledger.held -= count
+        self.ledger.stored += stored
+        self.ledger.overwritten += overwritten
+        self.ledger.rejected.update(rejected)
+        self.room()
+
+    # -- back-pressure -----------------------------------------------------------------------
+
+    def _over(self, factor: float) -> bool:
+        limits = self.limits
+        journal = self.journal
+        return (
+            self.ring.row_bytes > limits.ring_bytes_max * factor
+            or self.late_points > limits.late_points_max * factor
+            or (
+                journal is not None
+                and (
+                    journal.pending_bytes > JOURNAL_PENDING_MAX * factor
+                    or journal.total_bytes > limits.journal_bytes_max * factor
+                )
+            )
+        )
+
+    @property
+    def paused(self) -> bool:
+        """True while there is no room."""
+        return self._paused
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Has ``callback`` called once, as soon as there is room again."""
+        self._waiting.append(callback)
+
+    def room(self) -> None:
+        """Called whenever something was freed: lets waiting senders go on."""
+        if self._paused:
+            self._paused = self._over(1)
+        if not self._paused and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for callback in waiting:
+                callback()

@@ -1,0 +1,260 @@
+"""Start: the store's series and the journal's points come back to where they were.
+
+The floor of each series (older slots are in the store) is in the journal, so that rings are rebuilt
+complete: a slot at or above the floor holds all points it ever got. Series that the journal doesn't
+mention have nothing outside the store; their floor is the start of the running chunk.
+
+A journal that doesn't belong to the store (another database, files copied …) says nothing about floors:
+all that it holds is merged like late points, and series of the store take points from now on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py import clock
+from tgres_py.errors import StoreUnavailable
+from tgres_py.ingest.intake import Intake
+from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
+from tgres_py.model.points import Ids
+from tgres_py.storage.port import Store
+
+log = logging.getLogger(__name__)
+
+NO_FLOOR_S = -(1 << 60)
+NAMES_SLICE = 50_000  # names that the loop takes in at once: about 30 ms
+POINTS_SLICE = 200_000
+
+
+@dataclass(slots=True)
+class Run:
+    """What the files of one incarnation say: names of its ids, floors by its ids."""
+
+    files: list[JournalFile] = field(default_factory=list)
+    names: list[tuple[Ids, bytes]] = field(default_factory=list)
+    floors: list[tuple[Ids, int]] = field(default_factory=list)
+    to_id: Ids = field(default_factory=lambda: np.empty(0, np.int32))
+
+
+@dataclass(slots=True)
+class Recovered:
+    """For the log and the metrics."""
+
+    series: int = 0
+    points: int = 0
+    late: int = 0
+    damage: Damage = field(default_factory=Damage)
+    seconds: float = 0.0
+
+
+def scan(files: list[JournalFile], damage: Damage) -> tuple[list[Run], int]:
+    """First pass: the runs in order, and the highest number of a late record."""
+    runs: list[Run] = []
+    seq = 0
+    for file in files:
+        if not runs or runs[-1].files[-1].incarnation != file.incarnation:
+            runs.append(Run())
+        run = runs[-1]
+        run.files.append(file)
+        for kind, payload in read_records(file.path, damage):
+            if kind == Kind.NAMES:
+                record = decode(kind, payload)
+                run.names.append((record.ids, record.blob))
+            elif kind == Kind.FLOOR:
+                record = decode(kind, payload)
+                run.floors.append((record.ids, record.now_s))
+            elif kind == Kind.LATE:
+                seq = max(seq, int.from_bytes(payload[:8], "little"))
+    return runs, seq
+
+
+async def recover(intake: Intake, journal: Journal | None, store: Store) -> Recovered:
+    """Opens the registry. StoreUnavailable leaves everything as it was; it may be repeated."""
+    begin = clock.monotonic()
+    result = Recovered()
+    state = await store.get_state()
+    bundles = dict(await store.load_bundles())
+    rows = await store.load_series()
+    runs: list[Run] = []
+    seq = state.late_seq
+    if journal is not None:
+        runs, newest = await asyncio.to_thread(scan, journal.old_files, result.damage)
+        seq = max(seq, newest)
+    intake.late_seq = max(intake.late_seq, seq)
+    ours = journal is not None and state.journal_id == journal.journal_id
+    registry = intake.registry
+
+    # the loop's thread owns the table of names: it takes them in slices
+    known = np.empty(len(rows.names), np.int32)
+    for at in range(0, len(rows.names), NAMES_SLICE):
+        part = slice(at, at + NAMES_SLICE)
+        known[part] = registry.add_names("\n".join([*rows.names[part], ""]).encode())
+        await asyncio.sleep(0)
+    registry.load(known, rows, bundles)
+    for run in runs:
+        run.to_id = await _ids_of(intake, run)
+    size = registry.table.size
+    floors = np.full(size, NO_FLOOR_S, np.int64)
+    if ours:
+        for run in runs:
+            for old, floor_s in run.floors:
+                ids = _translate(run, old)
+                np.maximum.at(floors, ids[ids >= 0], floor_s)
+    # a floor may stand in a record that was damaged: such series are not trusted
+    unsure = np.zeros(size, np.bool_)
+    if not ours:
+        unsure[:] = True
+    elif result.damage.records:
+        unsure[known] = floors[known] == NO_FLOOR_S
+    _place_known(intake, known, rows.bundle_id, floors, unsure, runs)
+    await _place_others(intake, runs, floors)
+    registry.open()
+    intake.journal_names()
+
+    if journal is not None:
+        for run in runs:
+            await _replay(intake, run, state.late_seq if ours else -1, unsure, floors, result)
+        if not ours:
+            await journal.synced()
+            await _bind(store, journal)
+    result.series = len(known)
+    result.seconds = clock.monotonic() - begin
+    return result
+
+
+async def _ids_of(intake: Intake, run: Run) -> Ids:
+    """This run's id of each id of an earlier run, -1 where its name is lost."""
+    top = max((int(ids.max(initial=-1)) for ids, _ in run.names), default=-1)
+    to_id = np.full(top + 1, -1, np.int32)
+    for ids, blob in run.names:
+        to_id[ids] = intake.registry.add_names(blob)
+        await asyncio.sleep(0)
+    return to_id
+
+
+def _translate(run: Run, ids: Ids) -> Ids:
+    inside = (ids >= 0) & (ids < len(run.to_id))
+    if len(run.to_id) == 0:
+        return np.full(len(ids), -1, np.int32)
+    return np.where(inside, run.to_id[np.where(inside, ids, 0)], -1).astype(np.int32)
+
+
+def _place_known(
+    intake: Intake,
+    known: Ids,
+    bundle_ids: NDArray[np.int32],
+    floors: NDArray[np.int64],
+    unsure: NDArray[np.bool_],
+    runs: list[Run],
+) -> None:
+    """Gives the store's series their segments, by bundle and floor."""
+    registry = intake.registry
+    in_journal = np.zeros(registry.table.size, np.bool_)
+    for run in runs:
+        in_journal[run.to_id[run.to_id >= 0]] = True
+    now = clock.now_s()
+    for db_id in np.unique(bundle_ids).tolist():
+        bundle = registry.bundle_db_ids.index(db_id)
+        finest = registry.bundle_specs[bundle].archives[0]
+        ids = known[bundle_ids == db_id]
+        floor_of = floors[ids]
+        floor_of[~in_journal[ids]] = now // finest.chunk_s * finest.chunk_s
+        floor_of[unsure[ids]] = (now // finest.step_s + 1) * finest.step_s
+        for floor_s in np.unique(floor_of).tolist():
+            registry.place(
+                ids[floor_of == floor_s], bundle, None if floor_s == NO_FLOOR_S else floor_s
+            )
+
+
+async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int64]) -> None:
+    """Series that only the journal knows: they go by the rules, their rows are made later."""
+    registry = intake.registry
+    if not runs:
+        return
+    ids = np.unique(np.concatenate([run.to_id[run.to_id >= 0] for run in runs]))
+    ids = ids[registry.bundle_of[ids] < 0] if len(ids) else ids
+    for at in range(0, len(ids), NAMES_SLICE):
+        part = ids[at : at + NAMES_SLICE]
+        for floor_s in np.unique(floors[part]).tolist():
+            registry.admit_by_rules(
+                part[floors[part] == floor_s], None if floor_s == NO_FLOOR_S else floor_s
+            )
+        registry.give_back(part)
+        await asyncio.sleep(0)
+
+
+async def _bind(store: Store, journal: Journal) -> None:
+    while True:
+        try:
+            await store.set_journal_id(journal.journal_id)
+            return
+        except StoreUnavailable as e:
+            log.warning("%s; trying again", e)
+            await asyncio.sleep(1)
+
+
+async def _replay(
+    intake: Intake,
+    run: Run,
+    late_applied: int,
+    unsure: NDArray[np.bool_],
+    floors: NDArray[np.int64],
+    result: Recovered,
+) -> None:
+    """Second pass: points and images back into the ring, unmerged late points back into the queue."""
+    for file in run.files:
+        records = _point_records(file)
+        while True:
+            record = await asyncio.to_thread(next, records, None)
+            if record is None:
+                break
+            if record.kind == Kind.LATE and record.seq <= late_applied:
+                continue
+            assert record.times is not None and record.values is not None
+            ids = _translate(run, record.ids)
+            late = ids >= 0
+            if record.kind != Kind.LATE:
+                late &= unsure[ids]
+            if late.any():
+                await _requeue(intake, record, ids, late, result)
+            if record.kind == Kind.LATE:
+                continue
+            keep = (ids >= 0) & ~unsure[ids] & (record.times >= floors[ids])
+            ids, times, values = ids[keep], record.times[keep], record.values[keep]
+            if len(ids) == 0:
+                continue
+            counts = record.counts[keep] if record.counts is not None else None
+            result.points += len(ids)
+            for at in range(0, len(ids), POINTS_SLICE):
+                part = slice(at, at + POINTS_SLICE)
+                if record.kind == Kind.IMAGE:
+                    intake.ring.assign(
+                        ids[part], times[part], values[part], None if counts is None else counts[part]
+                    )
+                else:
+                    intake.ring.store(ids[part], times[part], values[part], record.now_s, 1 << 40)
+                await asyncio.sleep(0)
+
+
+async def _requeue(
+    intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], result: Recovered
+) -> None:
+    assert record.times is not None and record.values is not None
+    count = int(which.sum())
+    result.late += count
+    intake.ledger.received["journal"] += count
+    now_s = record.now_s or clock.now_s()
+    intake.add_late(ids[which], record.times[which], record.values[which], now_s)
+    await asyncio.sleep(0)
+
+
+def _point_records(file: JournalFile) -> Iterator[Record]:
+    for kind, payload in read_records(file.path, Damage()):
+        if kind in (Kind.POINTS, Kind.LATE, Kind.IMAGE):
+            yield decode(kind, payload)
