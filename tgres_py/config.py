@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import ConfigError
+from tgres_py.machine import memory_bytes
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
     BUILT_IN,
@@ -168,6 +169,12 @@ class Settings(BaseModel):
         None, "statsd's management port (8126 later); this version has none: only off is accepted"
     )
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
+    connection_idle_s: float = _setting(
+        0.0,
+        "TCP connections of receivers that are silent for longer are closed; 0 = never",
+        unit="s",
+        ge=0,
+    )
     udp_buffer_bytes: int = _setting(
         32 * MIB,
         "receive buffer asked for UDP sockets (Linux: more than net.core.rmem_max needs root)",
@@ -288,6 +295,11 @@ class Settings(BaseModel):
     def dsn_masked(self) -> str | None:
         """The DSN for logs and people: without its password."""
         return None if self.dsn is None else mask_dsn(self.dsn)
+
+    @property
+    def ring_bytes(self) -> int:
+        """What ``ring_bytes_max`` comes to: itself, or half of the memory when it is 0."""
+        return self.ring_bytes_max or memory_bytes() // 2
 
     def rule_set(self) -> RuleSet:
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
