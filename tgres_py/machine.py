@@ -19,7 +19,7 @@ def _group_limits(root: Path) -> list[int]:
     groups = root / "sys/fs/cgroup"
     files = [groups / "memory.max", groups / "memory/memory.limit_in_bytes"]
     for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         own = path.strip("/")
         if not controllers:  # v2: the limits of all groups above hold too
             places = [groups / own, *(groups / parent for parent in Path(own).parents)]
