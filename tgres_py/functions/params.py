@@ -149,4 +149,5 @@ def convert_argument(
             f"target: {function}(): {parameter} must be of type {kind.name}, not {value!r}"
         ) from None
     except BadRequest as error:
-        raise BadRequest(f"target: {function}(): {error}") from None
+        _, _, reason = str(error).partition(": ")
+        raise BadRequest(f"target: {function}(): {parameter}: {reason}") from None
