@@ -174,21 +174,10 @@ def test_nothing_found_is_exit_code_1_and_stdout_stays_data(stub: Stub) -> None:
     result = tgres("render", "x", "--json", "--url", stub.url)
     assert (result.exit_code, json.loads(result.stdout)) == (1, [])
     assert result.stderr == "tgres: no series for x\n"
-    stub.answer({"metrics": []})
+    stub.answer({"results": []})
     result = tgres("find", "x.*", "--url", stub.url)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "tgres: nothing matches x.*\n"
-
-
-def test_find_prints_paths_or_json(stub: Stub) -> None:
-    nodes = [
-        {"path": "a.b.", "name": "b", "is_leaf": "0"},
-        {"path": "a.c", "name": "c", "is_leaf": "1"},
-    ]
-    stub.answer({"metrics": nodes})
-    assert tgres("find", "a.*", "--url", stub.url).output == "a.b.\na.c\n"
-    assert json.loads(tgres("find", "a.*", "--json", "--url", stub.url).output) == nodes
-    assert stub.asked[0] == ("/metrics/find", {"query": ["a.*"], "format": ["completer"]})
 
 
 def test_refusal_of_the_server_is_one_line_and_exit_code_2(stub: Stub) -> None:
