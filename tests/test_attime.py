@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -59,10 +60,8 @@ def test_no_interval(text: str) -> None:
 
 @given(st.text(alphabet="0123456789+-:/ _,adhimnoprstuwy", max_size=24), st.sampled_from(["UTC", "Asia/Tokyo"]))
 def test_any_text_is_a_time_or_refused(text: str, zone: str) -> None:
-    try:
+    with contextlib.suppress(BadRequest):
         assert isinstance(parse_at_time(text, NOW_S, ZoneInfo(zone)), int)
-    except BadRequest:
-        pass
 
 
 @given(st.integers(0, 400), st.sampled_from(["s", "min", "h", "d", "w"]))

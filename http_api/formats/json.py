@@ -28,7 +28,7 @@ def encode(
 ) -> bytes:
     """The answer's body. LimitExceeded when it would be longer than ``bytes_max``.
 
-    ``no_null_points``: unknown points are left out, and series without a known one.
+    ``no_null_points``: points that would be null are left out, and series without a known one.
     """
     pieces: list[bytes] = []
     size = 0
@@ -37,7 +37,7 @@ def encode(
         for label, grid, values in block.rows():
             pairs = _pairs(grid, values, times)
             if no_null_points:
-                pairs = pairs[~np.isnan(pairs[:, 0])]
+                pairs = pairs[np.isfinite(pairs[:, 0])]
                 if not len(pairs):
                     continue
             piece = _series(label, pairs)
