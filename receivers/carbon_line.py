@@ -28,10 +28,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from receivers.block import TIMESTAMP_ABS_MAX, Rejects, check_name, parsed, resolve_block
-from receivers.sink import Data, NameRegistry, WireFormat
-from tgres_py.model.points import Parsed, Reason
+from receivers.sink import Data, LineScanner, NameRegistry, WireFormat
+from tgres_py.model.points import Parsed, PointBlock, Reason
 
 LINE_BYTES_MAX = 16_384
+BEYOND_LIMIT = -3  # id of a new series that there is no room for
 
 
 def split_line(line: bytes, now_s: int) -> tuple[bytes, int, float] | Reason:
@@ -65,6 +66,8 @@ def split_line(line: bytes, now_s: int) -> tuple[bytes, int, float] | Reason:
 
 def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
     """The points of all complete lines in ``data``; ``rest`` is the unfinished one at the end."""
+    if isinstance(registry, LineScanner):
+        return _parse_scanned(data, now_s, registry)
     lines = bytes(data).split(b"\n")
     rest = lines.pop()[: LINE_BYTES_MAX + 1]
     rejects = Rejects()
@@ -83,6 +86,35 @@ def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
         names, np.array(times, np.int64), np.array(values, np.float64), rejects, registry
     )
     return parsed(block, rejects, rest)
+
+
+def _parse_scanned(data: Data, now_s: int, registry: LineScanner) -> Parsed:
+    """The same by way of the registry's scan: only odd lines are split here."""
+    ids, times, values, odd, used = registry.scan(data, now_s)
+    rest = bytes(data[used : used + LINE_BYTES_MAX + 1])
+    rejects = Rejects()
+    at: list[int] = []
+    names: list[bytes] = []
+    for position, line in odd:
+        point = split_line(line, now_s)
+        if isinstance(point, tuple):
+            name, times[position], values[position] = point
+            at.append(position)
+            names.append(name)
+        elif point is not Reason.MALFORMED or line.strip():
+            rejects.add(point, line)
+    if names:
+        resolved, refused = registry.resolve(names)
+        ids[at] = resolved
+        for position, reason in refused.items():
+            rejects.add(reason, names[position])
+    beyond = int((ids == BEYOND_LIMIT).sum())
+    if beyond:
+        rejects.counts[Reason.LIMIT] += beyond
+    if odd or beyond:
+        taken = ids >= 0
+        ids, times, values = ids[taken], times[taken], values[taken]
+    return parsed(PointBlock(ids, times, values), rejects, rest)
 
 
 def finish(data: Data, now_s: int, registry: NameRegistry) -> Parsed:

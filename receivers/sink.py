@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from tgres_py.model.points import Ids, Parsed, Reason
+from tgres_py.model.points import Ids, Parsed, Reason, Times, Values
 
 Data = bytes | bytearray | memoryview
 
@@ -20,6 +20,22 @@ class NameRegistry(Protocol):
         New series are created on the way; the canonical form (tags sorted), the check for UTF-8 and
         the match with the retention rules happen inside.
         """
+
+
+@runtime_checkable
+class LineScanner(Protocol):
+    """A registry that reads carbon's lines by itself: the server's own, with its native kernel."""
+
+    def scan(
+        self, data: Data, now_s: int
+    ) -> tuple[Ids, Times, Values, list[tuple[int, bytes]], int]:
+        """(ids, times, values, odd, used) of the complete lines of a buffer.
+
+        An id of -2 marks an odd line, left to the caller (``odd``: position in the columns, line);
+        one of -3 a new series beyond the limit. ``used``: bytes up to the end of the last line.
+        """
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...
 
 
 class Sink(Protocol):

@@ -1,0 +1,352 @@
+"""The composition root: makes every part, starts them in order, stops them in the other.
+
+Start: embedded PostgreSQL (unless there is a DSN), journal, receivers, HTTP; then the store's series and the
+journal's points, as soon as PostgreSQL can be reached. Points that come before that wait in the late queue.
+Stop: no new connections, what was received is parsed, the store gets what is in memory (as far as time
+allows), the journal is synced, PostgreSQL stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from http_api.app import make_app
+from http_api.listen import HttpListener
+from receivers import carbon_line, carbon_pickle, tcp, udp
+from tgres_py import clock, metrics
+from tgres_py.config import Settings
+from tgres_py.errors import ConfigError, StoreUnavailable, TgresError
+from tgres_py.ingest.flusher import Flusher, Pace
+from tgres_py.ingest.intake import Intake, Limits
+from tgres_py.ingest.journal import Journal
+from tgres_py.ingest.reader import Floats, Reader
+from tgres_py.ingest.recover import Recovered, recover
+from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import RingStore
+from tgres_py.machine import memory_bytes
+from tgres_py.model.points import Ids, Reason
+from tgres_py.model.retention import BundleSpec
+from tgres_py.query.source import FindNode
+from tgres_py.storage.embedded import EmbeddedPostgres
+from tgres_py.storage.port import Store
+from tgres_py.storage.postgres import PostgresStore
+
+log = logging.getLogger("tgres")
+
+RETRY_S = (0.5, 10.0)
+INDEX_EVERY_S = 1.0
+DROPS_EVERY_S = 5.0
+PING_TIMEOUT_S = 2.0
+
+
+class Listener(Protocol):
+    """What the receivers' transports have in common."""
+
+    address: tuple[str, int]
+
+    def close(self) -> None: ...
+
+    async def drain(self, timeout_s: float = 2.0) -> None: ...
+
+
+class ServerSource:
+    """What queries see: names from the registry, points from the reader."""
+
+    def __init__(self, registry: Registry, reader: Reader, flusher: Flusher) -> None:
+        self._registry = registry
+        self._reader = reader
+        self._flusher = flusher
+        self._index_lock = threading.Lock()
+
+    def sync_index(self) -> None:
+        """Brings the index of names up to date; in any thread."""
+        with self._index_lock:
+            self._registry.sync_index()
+
+    def expand(self, pattern: str, limit: int | None = None) -> Ids:
+        self.sync_index()
+        return self._registry.tree.expand(pattern, limit, "query_series_max")
+
+    def find(self, pattern: str) -> list[FindNode]:
+        self.sync_index()
+        return [
+            FindNode(node.path, node.name, node.is_leaf, node.is_branch)
+            for node in self._registry.tree.find(pattern)
+        ]
+
+    def names(self, ids: Ids) -> list[str]:
+        return self._registry.names(ids)
+
+    def bundles(self, ids: Ids) -> list[BundleSpec]:
+        return self._registry.specs(ids)
+
+    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
+        await self._flusher.settle()
+        return await self._reader.fetch(ids, archive, from_slot, until_slot)
+
+
+class ServerStatus:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._export = metrics.exporter(server)
+
+    async def ready(self) -> None:
+        server = self._server
+        if not server.registry.opened:
+            raise StoreUnavailable("starting: the series are not loaded yet")
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                await server.store.ping()
+        except TimeoutError:
+            raise StoreUnavailable(f"PostgreSQL doesn't answer within {PING_TIMEOUT_S:g} s") from None
+
+    def metrics(self) -> bytes:
+        self._server.count_kernel_drops()
+        return self._export()
+
+
+class Server:
+    """One server; ``start`` once, ``stop`` once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.embedded: EmbeddedPostgres | None = None
+        self.ring = RingStore()
+        self.registry = Registry(
+            settings.rule_set().match_many,
+            self.ring,
+            series_max=settings.series_max,
+            name_bytes_max=settings.name_bytes_max,
+        )
+        self.store: Store
+        self.journal: Journal
+        self.intake: Intake
+        self.flusher: Flusher
+        self.source: ServerSource
+        self.listeners: dict[str, Listener] = {}
+        self.recovered: Recovered | None = None
+        self.http: HttpListener | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drops: dict[str, int] = {}
+
+    # -- start -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when all listeners are open; ConfigError when one of them can't be."""
+        settings = self.settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(settings.data_dir / "journal", settings.journal_sync_s)
+        self.journal.start()
+        try:
+            await self._start_store()
+            self._wire()
+            await self._start_listeners()
+        except BaseException:
+            await self.stop()
+            raise
+        self._spawn(self._open(), "recover")
+        self._spawn(self.flusher.run(), "flusher")
+        self._spawn(self._index(), "index")
+        self._spawn(self._watch_drops(), "udp-drops")
+
+    async def _start_store(self) -> None:
+        settings = self.settings
+        dsn = settings.dsn
+        if dsn is None:
+            self.embedded = EmbeddedPostgres(settings.data_dir / "pg")
+            dsn = await self.embedded.start()
+        self.store = PostgresStore(dsn, command_timeout_s=settings.store_timeout_s)
+
+    def _wire(self) -> None:
+        settings = self.settings
+        limits = Limits(
+            ring_bytes_max=settings.ring_bytes_max or memory_bytes() // 2,
+            late_points_max=settings.late_points_max,
+            journal_bytes_max=settings.journal_bytes_max,
+            future_s_max=settings.future_s_max,
+        )
+        self.intake = Intake(self.registry, self.journal, limits)
+        reader = Reader(self.registry, self.store)
+        pace = Pace(
+            settings.late_grace_s,
+            settings.flush_pace_s,
+            settings.sql_freshness_s,
+            settings.checkpoint_s,
+        )
+        self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
+        self.source = ServerSource(self.registry, reader, self.flusher)
+
+    async def _start_listeners(self) -> None:
+        settings, sink = self.settings, self.intake
+        tcp_limits = tcp.TcpLimits(connections_max=settings.connections_max)
+        if settings.carbon:
+            host, port = settings.carbon
+            self.listeners["carbon"] = await tcp.start(
+                "carbon", host, port, carbon_line.WIRE_FORMAT, sink, tcp_limits
+            )
+            self.listeners["carbon_udp"] = await udp.start(
+                "carbon_udp",
+                host,
+                self.listeners["carbon"].address[1],
+                carbon_line.parse,
+                sink,
+                udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes),
+            )
+        if settings.pickle:
+            self.listeners["pickle"] = await tcp.start(
+                "pickle",
+                *settings.pickle,
+                carbon_pickle.wire_format(settings.frame_bytes_max),
+                sink,
+                tcp_limits,
+            )
+        if settings.http:
+            self.http = HttpListener(make_app(self.source, ServerStatus(self), settings))
+            await self.http.start(*settings.http)
+            log.info("http listens on %s:%d", *self.http.address)
+        for name, opened in self.listeners.items():
+            log.info("%s listens on %s:%d", name, *opened.address)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task %s ended", task.get_name(), exc_info=error)
+
+    async def _open(self) -> None:
+        """Loads the store's series and replays the journal; tries until the store is there."""
+        pause = RETRY_S[0]
+        while True:
+            try:
+                await self.store.open()
+                self.recovered = await recover(self.intake, self.journal, self.store)
+                break
+            except StoreUnavailable as e:
+                log.error("%s; points are accepted meanwhile, trying again in %g s", e, pause)
+                await asyncio.sleep(pause)
+                pause = min(RETRY_S[1], pause * 2)
+        r = self.recovered
+        log.info(
+            "ready: %d series, %d points and %d late points from the journal in %.1f s",
+            r.series, r.points, r.late, r.seconds,
+        )
+        if r.damage.records:
+            log.error(
+                "journal: %d damaged places, %d bytes skipped", r.damage.records, r.damage.bytes
+            )
+        self._spawn(self._serve_flush_requests(), "flush-requests")
+
+    # -- tasks -------------------------------------------------------------------------------
+
+    async def _index(self) -> None:
+        """Keeps the index of names up to date, so that the first query after many new names is quick."""
+        while True:
+            await asyncio.sleep(INDEX_EVERY_S)
+            await asyncio.to_thread(self.source.sync_index)
+
+    async def _serve_flush_requests(self) -> None:
+        """NOTIFY tgres_flush, 'glob': SQL readers ask for what is in memory."""
+        async for glob in self.store.flush_requests():
+            try:
+                ids = self.source.expand(glob) if glob else None
+                await self.flusher.flush_now(ids)
+            except TgresError as e:
+                log.warning("flush of %r: %s", glob, e)
+
+    def count_kernel_drops(self) -> None:
+        """Counts what the kernel dropped since the last call."""
+        for name, listener in self.listeners.items():
+            if isinstance(listener, udp.UdpListener):
+                drops = listener.kernel_drops()
+                fresh = drops - self._drops.get(name, 0)
+                if fresh > 0:
+                    self._drops[name] = drops
+                    self.intake.refuse(name, Reason.UDP_KERNEL, fresh)
+
+    async def _watch_drops(self) -> None:
+        while True:
+            await asyncio.sleep(DROPS_EVERY_S)
+            before = sum(self._drops.values())
+            self.count_kernel_drops()
+            lost = sum(self._drops.values()) - before
+            if lost:
+                log.warning("the kernel dropped %d datagrams: the socket's buffer was full", lost)
+
+    def reload(self) -> None:
+        """SIGHUP: reads the retention rules again; they hold for new series."""
+        try:
+            settings, waiting = self.settings.reload()
+            rules = settings.rule_set()
+        except ConfigError as e:
+            log.error("reload: %s; going on with the old rules", e)
+            return
+        self.settings = settings
+        self.registry.match_many = rules.match_many
+        log.info("retention rules reloaded")
+        if waiting:
+            log.warning("these settings changed but need a restart: %s", ", ".join(waiting))
+
+    # -- stop --------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stops in order, within ``shutdown_s``; what can't be written stays in the journal."""
+        deadline = clock.monotonic() + self.settings.shutdown_s
+        for listener in self.listeners.values():
+            listener.close()
+        for listener in self.listeners.values():
+            await listener.drain()
+        if self.http is not None:
+            await self.http.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.registry.opened:
+            await self._last_flush(deadline - clock.monotonic() - 5)
+        await asyncio.to_thread(self.journal.close)
+        if hasattr(self, "store"):
+            await self.store.close()
+        if self.embedded is not None:
+            await self.embedded.stop()
+
+    async def _last_flush(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(1.0, seconds)):
+                await self.flusher.flush_now()
+        except (TimeoutError, TgresError) as e:
+            log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
+
+
+async def serve(settings: Settings, started: Callable[[Server], None] | None = None) -> None:
+    """Runs a server until SIGTERM or SIGINT."""
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await server.start()
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    if started:
+        started(server)
+    await ended.wait()
+    log.info("stopping")
+    await server.stop()
+    log.info("stopped")
+
+
+def run(settings: Settings) -> None:
+    """Runs a server in a loop of its own, uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(settings))
+        return
+    uvloop.run(serve(settings))
