@@ -32,7 +32,7 @@ LITERALS_MAX = 4_096  # an element of more literal variants than this is matched
 
 GLOBSTAR = "**"
 _MAGIC = frozenset("*?[{")
-_RE2_MEMORY_BYTES = 32 * 1024 * 1024
+_RE2_MEMORY_BYTES = 8 * 1024 * 1024  # re2 keeps 128 compiled patterns
 
 
 @dataclass(frozen=True, slots=True)
