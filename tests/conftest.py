@@ -9,6 +9,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -61,10 +62,9 @@ def template_database(postgres_dsn: str) -> str:
         await migrate(connection)
         await connection.close()
 
-    # not asyncio.run: a session fixture may first be asked for inside a running loop
-    worker = threading.Thread(target=asyncio.run, args=(make(),))
-    worker.start()
-    worker.join()
+    # in a thread: a session fixture may first be asked for inside a running loop
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(asyncio.run, make()).result()
     return TEMPLATE
 
 

