@@ -8,6 +8,7 @@ can take more than linear time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,17 +19,17 @@ from tgres_py.errors import ConfigError
 PATTERN_CHARS_MAX = 4_096
 
 _META = frozenset("\\^$.|?*+()[]{}")
+# What Python's re takes and RE2 refuses.
 _PYTHON_ONLY = (
-    ("(?=", "look-ahead"),
-    ("(?!", "look-ahead"),
-    ("(?<=", "look-behind"),
-    ("(?<!", "look-behind"),
-    ("(?P=", "a back-reference"),
-    ("(?(", "a conditional group"),
-    ("(?>", "an atomic group"),
-    ("(?#", "a comment"),
-    ("\\Z", "\\Z (write $)"),
+    (re.compile(r"\(\?<?[=!]"), "look-around"),
+    (re.compile(r"\(\?P=|\\[1-9]"), "a back-reference"),
+    (re.compile(r"\(\?\("), "a conditional group"),
+    (re.compile(r"\(\?>|[*+?}]\+"), "an atomic group or possessive quantifier"),
+    (re.compile(r"\(\?#"), "a comment"),
+    (re.compile(r"\\Z"), r"\Z (write $)"),
+    (re.compile(r"\(\?[aLux]"), "a flag"),
 )
+_OPEN_REPEAT = re.compile(r"\{,[0-9]+\}")  # RE2 takes it, but as plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,20 @@ def compile_test(pattern: str) -> NameTest:
 def _compile(pattern: str) -> re2._Regexp:
     if len(pattern) > PATTERN_CHARS_MAX:
         raise ConfigError(f"the pattern is longer than {PATTERN_CHARS_MAX} characters")
+    if _OPEN_REPEAT.search(pattern):
+        raise ConfigError(f"the pattern {pattern} has a repeat without lower end; write {{0,n}}")
     options = re2.Options()
     options.log_errors = False
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
-    used = [name for syntax, name in _PYTHON_ONLY if syntax in pattern]
-    if used:
-        raise ConfigError(
-            f"the pattern {pattern} uses {used[0]}, which RE2, the linear-time matcher used here,"
-            f" does not have; write it without"
-        )
+    for syntax, name in _PYTHON_ONLY:
+        if syntax.search(pattern):
+            raise ConfigError(
+                f"the pattern {pattern} uses {name}, which RE2, the linear-time matcher used here,"
+                " does not have; write it without"
+            )
     raise ConfigError(f"the pattern {pattern} is no regular expression that RE2 takes: {reason}")
 
 
