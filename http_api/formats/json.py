@@ -1,8 +1,8 @@
 """format=json: ``[{"target": name, "tags": {…}, "datapoints": [[value, epoch], …]}, …]``.
 
-NaN and infinities are null (graphite-web writes 1e9999, on which Grafana's Go reader fails). Values are written from the arrays
-without a Python object for each point: value and time lie side by side in a float array, and the ".0" of the times,
-which alone stand before a "]", is cut off.
+NaN and infinities are null (graphite-web writes 1e9999, on which Grafana's Go reader fails). The values of a series are
+written by orjson straight from the array; their times, which many series share, come from a template made once:
+``[[%b,1700000000],[%b,1700000010]]`` (a third less time than pairs of floats, 75 against 124 µs for 360 points).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from http_api.reply import dump_json
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import Grid, Label, Matrix, SeriesBlock
 
-# below this the repr of a float has no exponent, which cutting ".0" relies on
-_TIME_MAX_S = 10**15
+Templates = dict[tuple[Grid, int], bytes]
 
 
 def encode(
@@ -28,19 +27,18 @@ def encode(
 ) -> bytes:
     """The answer's body. LimitExceeded when it would be longer than ``bytes_max``.
 
-    ``no_null_points``: points that would be null are left out, and series without a known one.
+    ``no_null_points``: points that would be null are left out, and series without another one.
     """
     pieces: list[bytes] = []
     size = 0
-    times: dict[Grid, Matrix] = {}
+    templates: Templates = {}
     for block in blocks:
         for label, grid, values in block.rows():
-            pairs = _pairs(grid, values, times)
-            if no_null_points:
-                pairs = pairs[np.isfinite(pairs[:, 0])]
-                if not len(pairs):
-                    continue
-            piece = _series(label, pairs)
+            values = values[: len(_times(grid))]
+            if no_null_points and not np.isfinite(values).any():
+                continue
+            points = _known_points(grid, values) if no_null_points else _points(grid, values, templates)
+            piece = b'{"target":%b,"tags":%b,"datapoints":%b}' % (*_named(label), points)
             size += len(piece) + 1
             if bytes_max is not None and size > bytes_max:
                 raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
@@ -49,32 +47,34 @@ def encode(
     return dump_json(orjson.loads(body), pretty=True) if pretty else body
 
 
-def _pairs(grid: Grid, values: Matrix, times: dict[Grid, Matrix]) -> Matrix:
-    """(points, 2): value and time, as far as both reach (``end_s`` itself is still a time)."""
-    stamps = times.get(grid)
-    if stamps is None:
-        if not -_TIME_MAX_S < grid.start_s <= grid.end_s < _TIME_MAX_S:
-            stamps = np.empty(0)
-        else:
-            stamps = np.arange(grid.start_s, grid.end_s + 1, grid.step_s, dtype=np.float64)
-        times[grid] = stamps
-    points = min(len(values), len(stamps))
-    pairs = np.empty((points, 2))
-    pairs[:, 0] = values[:points]
-    pairs[:, 1] = stamps[:points]
-    return pairs
+def _named(label: Label) -> tuple[bytes, bytes]:
+    return dump_json(label.name), dump_json(label.tags)
 
 
-def _series(label: Label, pairs: Matrix) -> bytes:
-    points = orjson.dumps(pairs, option=orjson.OPT_SERIALIZE_NUMPY).replace(b".0]", b"]")
-    return b"".join(
-        (
-            b'{"target":',
-            dump_json(label.name),
-            b',"tags":',
-            dump_json(label.tags),
-            b',"datapoints":',
-            points,
-            b"}",
-        )
-    )
+def _times(grid: Grid) -> range:
+    """The times that a series may have: ``end_s`` itself is still one (as graphite-web)."""
+    return range(grid.start_s, grid.end_s + 1, grid.step_s)
+
+
+def _points(grid: Grid, values: Matrix, templates: Templates) -> bytes:
+    """[[value, time], …] by the template of this grid and length."""
+    if not len(values):
+        return b"[]"
+    template = templates.get((grid, len(values)))
+    if template is None:
+        pairs = (b"[%%b,%d]" % time for time in _times(grid)[: len(values)])
+        template = templates[grid, len(values)] = b"[" + b",".join(pairs) + b"]"
+    return template % tuple(_numbers(values).split(b","))
+
+
+def _known_points(grid: Grid, values: Matrix) -> bytes:
+    places = np.flatnonzero(np.isfinite(values))
+    numbers = _numbers(values[places]).split(b",")
+    times = (grid.start_s + grid.step_s * places).tolist()
+    pairs = (b"[%b,%d]" % pair for pair in zip(numbers, times, strict=True))
+    return b"[" + b",".join(pairs) + b"]"
+
+
+def _numbers(values: Matrix) -> bytes:
+    """``1.5,null,3.0``"""
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
