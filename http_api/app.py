@@ -66,7 +66,7 @@ def make_app(
     app.cleanup_ctx.append(end_workers)
     find = Find(source)
     functions = Functions()
-    _add(app, "/render", Render(source, settings, workers), "GET", "POST")
+    _add(app, "/render", Render(source, settings, workers).view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")

@@ -147,14 +147,14 @@ def finish(
 
 
 class Render:
-    """The view. ``workers`` run what takes longer than a moment."""
+    """The view over one source. ``workers`` run what takes longer than a moment."""
 
     def __init__(self, source: SeriesSource, settings: RenderSettings, workers: Executor) -> None:
         self.source = source
         self.settings = settings
         self.workers = workers
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def view(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         wanted, output = parse_request(params)
         timeout_s = self.settings.query_timeout_s

@@ -44,15 +44,18 @@ def reads(planned: Plan, source: FakeSource) -> set[tuple[tuple[str, ...], int, 
     """(names, step, seconds from now of the first and behind the last slot) of each fetch."""
     out = set()
     for fetch in planned.fetches:
-        step_s = fetch.archives[fetch.window.archive].step_s
+        step_s = fetch.step_s
         first, end = (slot * step_s - NOW_S for slot in (fetch.window.from_slot, fetch.window.until_slot))
         out.add((tuple(source.names(fetch.ids)), step_s, first, end))
     return out
 
 
-def test_one_fetch_for_all_series_of_an_archive(source: FakeSource) -> None:
-    planned = plan(source, "fine.*", "sumSeries(fine.a,mix.s)", "scale(fine.b,2)")
-    assert reads(planned, source) == {(("fine.a", "fine.b", "mix.s"), 10, -3590, 10)}
+def test_one_fetch_for_all_series_of_a_bundle(source: FakeSource) -> None:
+    planned = plan(source, "fine.*", "sumSeries(fine.a,mix.a)", "scale(fine.b,2)", "mix.s")
+    assert reads(planned, source) == {
+        (("fine.a", "fine.b", "mix.a"), 10, -3590, 10),
+        (("mix.s",), 10, -3590, 10),
+    }
     assert source.fetched == []
 
 
@@ -75,7 +78,8 @@ def test_lookback(source: FakeSource, target: str, before_s: int) -> None:
 
 def test_lookback_counts_in_the_longest_step(source: FakeSource) -> None:
     assert reads(plan(source, "movingAverage(mix.*,2)"), source) == {
-        (("mix.s", "mix.a"), 10, -3590 - 120, 10),
+        (("mix.s",), 10, -3590 - 120, 10),
+        (("mix.a",), 10, -3590 - 120, 10),
         (("mix.m",), 60, -3540 - 120, 60),
     }
     # averages of both come at a common step of 60 s

@@ -84,8 +84,8 @@ class _Evaluator:
         ]
         parts = []
         for part in leaf.parts:
-            archives, window = part.key
-            step_s = archives[window.archive].step_s
+            bundle, window = part.key
+            step_s = bundle.archives[window.archive].step_s
             grid = Grid(window.from_slot * step_s, window.until_slot * step_s, step_s)
             values = self.fetched[part.fetch]
             if len(part.rows) != len(values) or (np.diff(part.rows) != 1).any():

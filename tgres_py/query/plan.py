@@ -4,7 +4,7 @@
 
 A path becomes a ``Leaf`` over one range; a function that reads over another range (movingAverage: an earlier one) plans its first
 argument there, nested ones add up. Each leaf's series choose their archive as whisper does, from the range and ``now``;
-the series of all leaves that read the same (retention, archive, window) are one ``Fetch``. Arguments are checked and
+the series of all leaves that read the same (bundle, archive, window) are one ``Fetch``. Arguments are checked and
 limits hold here, so a bad request costs no read.
 """
 
@@ -23,7 +23,7 @@ from tgres_py.functions.reads import Context, StepSet
 from tgres_py.functions.registry import Param, RenderFunction, find_function
 from tgres_py.functions.series import Positions
 from tgres_py.model.points import Ids
-from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.model.retention import BundleSpec
 from tgres_py.model.slots import Window, choose_window
 from tgres_py.query.limits import DefaultLimits, QueryLimits
 from tgres_py.query.source import SeriesSource
@@ -39,7 +39,7 @@ from tgres_py.target.parser import (
 )
 
 Range = tuple[int, int]
-FetchKey = tuple[tuple[Archive, ...], Window]
+FetchKey = tuple[BundleSpec, Window]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,15 @@ class RenderRequest:
 
 @dataclass(slots=True)
 class Fetch:
-    """One call of the source. ``ids``: int32 (n,), ascending; the slots are ``window``'s; all have ``archives``."""
+    """One call of the source. ``ids``: int32 (n,), ascending, all of one bundle; the slots are ``window``'s."""
 
     ids: Ids
-    archives: tuple[Archive, ...]
+    bundle: BundleSpec
     window: Window
+
+    @property
+    def step_s(self) -> int:
+        return self.bundle.archives[self.window.archive].step_s
 
     @property
     def points(self) -> int:
@@ -226,27 +230,25 @@ class _Planner:
     def make_leaf(self, expression: str, asked: Range) -> Leaf:
         ids, names, bundles = self.expand(expression)
         # one decision for each bundle, not for each series: equal bundles are the same object
-        places: dict[int, list[int]] = {}
-        for place, bundle in enumerate(bundles):
-            places.setdefault(id(bundle), []).append(place)
-        windows = {key: self.window(bundles[at[0]], asked) for key, at in places.items()}
-        out_of_reach = {place for key, at in places.items() if not windows[key] for place in at}
-        kept = [place for place in range(len(names)) if place not in out_of_reach]
-        new_place = np.cumsum([place not in out_of_reach for place in range(len(names))]) - 1
-        grouped: dict[FetchKey, list[int]] = {}
-        for key, at in places.items():
-            window = windows[key]
-            if window:
-                grouped.setdefault((bundles[at[0]].archives, window), []).extend(at)
+        keys = np.fromiter(map(id, bundles), np.int64, len(bundles))
+        distinct, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        specs = [bundles[place] for place in first.tolist()]
+        windows = [self.window(spec, asked) for spec in specs]
+        in_reach = np.array([window is not None for window in windows], dtype=bool)[group]
+        place_of = np.cumsum(in_reach) - 1
         parts = []
-        for fetch_key, at in grouped.items():
-            ordered = np.array(sorted(at), dtype=np.intp)
-            parts.append(LeafPart(fetch_key, np.asarray(ids)[ordered], new_place[ordered]))
-        own = self.limits.consolidate_by_cf
+        for number, (spec, window) in enumerate(zip(specs, windows, strict=True)):
+            if window:
+                at = np.flatnonzero(group == number) if len(distinct) > 1 else np.arange(len(ids))
+                parts.append(LeafPart((spec, window), ids[at], place_of[at]))
+        functions = [str(spec.cf) if self.limits.consolidate_by_cf else "average" for spec in specs]
+        if in_reach.all():
+            return Leaf(expression, names, [functions[number] for number in group.tolist()], parts)
+        kept = np.flatnonzero(in_reach).tolist()
         return Leaf(
             expression,
             [names[place] for place in kept],
-            [str(bundles[place].cf) if own else "average" for place in kept],
+            [functions[number] for number in group[kept].tolist()],
             parts,
         )
 
@@ -257,12 +259,12 @@ class _Planner:
             for part in leaf.parts:
                 parts.setdefault(part.key, []).append(part)
         out: list[Fetch] = []
-        for (archives, window), same in parts.items():
+        for (bundle, window), same in parts.items():
             ids = np.unique(np.concatenate([part.ids for part in same]))
             for part in same:
                 part.fetch = len(out)
                 part.rows = np.searchsorted(ids, part.ids)
-            out.append(Fetch(ids, archives, window))
+            out.append(Fetch(ids, bundle, window))
         points = sum(fetch.points for fetch in out)
         if points > self.limits.query_points_max:
             raise LimitExceeded("points to read", points, self.limits.query_points_max, "query_points_max")
