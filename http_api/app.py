@@ -64,7 +64,7 @@ def make_app(
 
     app = web.Application(middlewares=[errors_as_text], client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
-    find = Find(source)
+    find = Find(source, settings.response_bytes_max)
     functions = Functions()
     _add(app, "/render", Render(source, settings, workers).view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")

@@ -6,10 +6,11 @@ there, with whisper files). Grafana 12 sends the words from=undefined; graphite-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import unquote_plus
 
-import numpy as np
 from aiohttp import web
 
 from http_api.render import now_of, zone_of
@@ -24,8 +25,9 @@ QUERIES_MAX = 1_000
 class Find:
     """The three views over one source."""
 
-    def __init__(self, source: SeriesSource) -> None:
+    def __init__(self, source: SeriesSource, response_bytes_max: int) -> None:
         self.source = source
+        self.bytes_max = response_bytes_max
 
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -46,8 +48,10 @@ class Find:
         if leaves_only:
             nodes = [node for node in nodes if node.is_leaf]
         if wanted == "completer":
-            return reply_json({"metrics": completer(nodes, bool(wildcards))}, params, request)
-        return reply_json(tree_json(nodes, query, bool(wildcards)), params, request)
+            make: Callable[[], Any] = partial(completer, nodes, bool(wildcards))
+        else:
+            make = partial(tree_json, nodes, query, bool(wildcards))
+        return await reply_json(make, params, request, len(nodes), self.bytes_max)
 
     async def expand(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -57,9 +61,9 @@ class Find:
         if len(queries) > QUERIES_MAX:
             raise BadRequest(f"query: {len(queries)} are more than {QUERIES_MAX}")
         found = {query: self.paths(query, bool(leaves_only)) for query in queries}
-        if by_query:
-            return reply_json({"results": {q: sorted(paths) for q, paths in found.items()}}, params, request)
-        return reply_json({"results": sorted(set().union(*found.values()))}, params, request)
+        entries = sum(map(len, found.values()))
+        make = partial(_expanded, found, bool(by_query))
+        return await reply_json(make, params, request, entries, self.bytes_max)
 
     def paths(self, query: str, leaves_only: bool) -> set[str]:
         if not query:
@@ -69,8 +73,14 @@ class Find:
     async def index(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         params.number("local")
-        ids = self.source.expand("**")
-        return reply_json(sorted(self.source.names(np.asarray(ids))), params, request)
+        names = self.source.names(self.source.expand("**"))
+        return await reply_json(partial(sorted, names), params, request, len(names), self.bytes_max)
+
+
+def _expanded(found: Mapping[str, set[str]], by_query: bool) -> dict[str, Any]:
+    if by_query:
+        return {"results": {query: sorted(paths) for query, paths in found.items()}}
+    return {"results": sorted(set[str]().union(*found.values()))}
 
 
 def _plain(query: str) -> str:
@@ -125,7 +135,7 @@ def _tree_node(name: str, prefix: str, branch: bool) -> dict[str, str | int]:
     }
 
 
-def completer(nodes: Sequence[FindNode], wildcards: bool) -> list[dict[str, str]]:
+def completer(nodes: Sequence[FindNode], wildcards: bool) -> dict[str, list[dict[str, str]]]:
     """A branch's path ends with a dot; a node that is branch and leaf shows twice."""
     out = []
     for node in sorted(nodes, key=lambda node: node.name):
@@ -135,4 +145,4 @@ def completer(nodes: Sequence[FindNode], wildcards: bool) -> list[dict[str, str]
             out.append({"path": node.path, "name": node.name, "is_leaf": "1"})
     if wildcards and len(out) > 1:
         out.append({"name": "*"})
-    return out
+    return {"metrics": out}

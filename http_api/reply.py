@@ -18,13 +18,14 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
-from tgres_py.errors import BadRequest, TgresError
+from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 
 log = logging.getLogger(__name__)
 
 GZIP_BYTES_MIN = 1_400  # what fits into one packet isn't worth it
 GZIP_LEVEL = 1
 FIELDS_MAX = 10_000
+INLINE_ENTRIES_MAX = 1_000  # sorting, writing and packing more goes to a worker thread
 JSONP_CHARS_MAX = 128
 
 _JSONP = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
@@ -164,13 +165,26 @@ def reply(
     )
 
 
-def reply_json(value: Any, params: Params, request: web.Request) -> web.Response:
-    """JSON, wrapped for ``jsonp``, indented for ``pretty``, compressed when asked."""
+async def reply_json(
+    make: Callable[[], Any],
+    params: Params,
+    request: web.Request,
+    entries: int = 0,
+    bytes_max: int | None = None,
+) -> web.Response:
+    """JSON of ``make()``, wrapped for ``jsonp``, indented for ``pretty``, compressed when asked.
+
+    ``entries``: how many things it lists; many are written in a worker thread. LimitExceeded: longer than ``bytes_max``.
+    """
     callback = check_jsonp(params)
-    body = dump_json(value, bool(params.get("pretty")))
-    if callback:
-        body = callback.encode() + b"(" + body + b")"
-    body, headers = compress_for(request, body)
+
+    def write() -> tuple[bytes, dict[str, str]]:
+        body = dump_json(make(), bool(params.get("pretty")))
+        if bytes_max is not None and len(body) > bytes_max:
+            raise LimitExceeded("bytes of the response", len(body), bytes_max, "response_bytes_max")
+        return compress_for(request, callback.encode() + b"(" + body + b")" if callback else body)
+
+    body, headers = write() if entries <= INLINE_ENTRIES_MAX else await asyncio.to_thread(write)
     return reply(body, "text/javascript" if callback else "application/json", headers)
 
 
