@@ -127,6 +127,7 @@ def test_remove_turns_a_branch_back_into_a_leaf():
     tree = tree_of(["a.b", "a.b.c"])
     assert tree.remove("a.b.c") == 1
     assert tree.find("a.*") == [TreeNode("a.b", "b", True, False, 0)]
+    assert tree._root == {"a": {"b": 0}}
 
 
 def test_a_name_added_again_takes_the_new_id():
