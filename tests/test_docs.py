@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_settings_that_the_readme_names_exist() -> None:
     options = set(re.findall(r"(?<!\w)--([a-z][a-z-]+)", README))
     flags = {"json", "plot", "help", "config", "from"}
     assert {o.replace("-", "_") for o in options - flags} <= set(setting_fields())
+
+
+def test_every_setting_is_used() -> None:
+    """A setting that nothing reads would be a promise that isn't kept."""
+    announced = {"statsd", "statsd_mgmt"}  # declared for later; anything but off is refused
+    read: set[str] = set()
+    for package in ("tgres_py", "http_api", "receivers"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name not in ("config_doc.py", "options.py"):
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert set(setting_fields()) - announced - read == set()
 
 
 def test_readme_s_numbers_of_memory_and_disk_are_the_code_s() -> None:

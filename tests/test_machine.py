@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tgres_py.config import load
 from tgres_py.machine import memory_bytes
 
 MIB = 1 << 20
@@ -60,8 +59,3 @@ def test_nonsense_is_ignored(tmp_path: Path) -> None:
     assert memory_bytes(tree(tmp_path, "garbage\n0::/a\n", files)) == memory_bytes(
         tmp_path / "none"
     )
-
-
-def test_ring_bytes_is_the_setting_or_half_of_the_memory() -> None:
-    assert load(environ={}).ring_bytes == memory_bytes() // 2
-    assert load(environ={"TGRES_RING_BYTES_MAX": "123"}).ring_bytes == 123

@@ -33,7 +33,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import ConfigError
-from tgres_py.machine import memory_bytes
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
     BUILT_IN,
@@ -169,12 +168,6 @@ class Settings(BaseModel):
         None, "statsd's management port (8126 later); this version has none: only off is accepted"
     )
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
-    connection_idle_s: float = _setting(
-        0.0,
-        "TCP connections of receivers that are silent for longer are closed; 0 = never",
-        unit="s",
-        ge=0,
-    )
     udp_buffer_bytes: int = _setting(
         32 * MIB,
         "receive buffer asked for UDP sockets (Linux: more than net.core.rmem_max needs root)",
@@ -224,11 +217,8 @@ class Settings(BaseModel):
         2_000_000, "late points that wait in memory for the store", unit="points", ge=1
     )
     series_max: int = _setting(20_000_000, "points of further series are refused", ge=1)
-    line_bytes_max: int = _setting(
-        16_384, "longest plaintext line", unit="bytes", ge=64, le=16 * MIB
-    )
     name_bytes_max: int = _setting(
-        1_024, "longest series name, tags included", unit="bytes", ge=16, le=64 * KIB
+        1_024, "longest series name, tags included", unit="bytes", ge=16, le=2_048
     )
     frame_bytes_max: int = _setting(
         MIB, "largest pickle frame", unit="bytes", ge=1 * KIB, le=256 * MIB
@@ -295,11 +285,6 @@ class Settings(BaseModel):
     def dsn_masked(self) -> str | None:
         """The DSN for logs and people: without its password."""
         return None if self.dsn is None else mask_dsn(self.dsn)
-
-    @property
-    def ring_bytes(self) -> int:
-        """What ``ring_bytes_max`` comes to: itself, or half of the memory when it is 0."""
-        return self.ring_bytes_max or memory_bytes() // 2
 
     def rule_set(self) -> RuleSet:
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
