@@ -324,10 +324,18 @@ def block(values: list[float], start_s: int, step_s: int) -> SeriesBlock:
     st.integers(1, 10**6),
 )
 def test_json_holds_every_float_and_time(values: list[float], start_s: int, step_s: int) -> None:
+    if not values:
+        assert encode([block(values, start_s, step_s)]) == b"[]"
+        return
     [series] = json.loads(encode([block(values, start_s, step_s)]))
     wanted = [[v if math.isfinite(v) else None, start_s + i * step_s] for i, v in enumerate(values)]
     assert series == {"target": "a.0]", "tags": {"name": 'q"]'}, "datapoints": wanted}
     assert all(isinstance(time, int) for _, time in series["datapoints"])
+
+
+def test_json_shows_series_without_points_beside_others() -> None:
+    got = json.loads(encode([block([], 0, 10), block([1.0], 0, 10)]))
+    assert [series["datapoints"] for series in got] == [[], [[1.0, 0]]]
 
 
 def test_json_stops_at_its_limit() -> None:

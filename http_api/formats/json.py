@@ -28,7 +28,10 @@ def encode(
     """The answer's body. LimitExceeded when it would be longer than ``bytes_max``.
 
     ``no_null_points``: points that would be null are left out, and series without another one.
+    When no series at all has a point the answer is ``[]`` (as graphite-web).
     """
+    if not any(part.values.size for block in blocks for part in block.parts):
+        return b"[]"
     pieces: list[bytes] = []
     size = 0
     templates: Templates = {}
