@@ -3,34 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receivers import carbon_line
 from receivers.block import NAME_BYTES_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX
-from receivers.carbon_line import LINE_BYTES_MAX, encode, finish, split_line
-from receivers.sink import Data, NameRegistry
+from receivers.carbon_line import LINE_BYTES_MAX, encode, finish, parse, split_line
+from receivers.sink import Data
 from tests.fake_sink import FakeRegistry
-from tgres_py.model.points import Parsed, Reason
+from tgres_py.kernels import NATIVE, NameTable, names_py
+from tgres_py.model.points import Ids, Parsed, Reason
 
 NOW_S = 1_700_000_000
 VECTORS = Path(__file__).parent / "data" / "carbon_line.txt"
 REASONS = {str(reason): reason for reason in Reason}
 
-Parser = Callable[[Data, int, NameRegistry], Parsed]
 Outcome = list[tuple[bytes, int, float]]
 
-# Every implementation of the same function; further ones join here.
-PARSERS: dict[str, Parser] = {"pure": carbon_line.parse}
+
+class ScanningRegistry(FakeRegistry):
+    """A registry that reads plain lines by itself, with one of the kernels."""
+
+    def __init__(self, table: Any) -> None:
+        super().__init__()
+        self.table = table
+
+    def scan(self, data: Data, now_s: int) -> Any:
+        return self.table.parse(data, now_s, NAME_BYTES_MAX)
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
+        ids, reasons = super().resolve(names)
+        for position, name in enumerate(names):
+            if position not in reasons:
+                ids[position] = self.table.add(name)
+        return ids, reasons
+
+    def points(self, parsed: Parsed) -> Outcome:
+        block = parsed.block
+        rows = zip(block.ids.tolist(), block.times.tolist(), block.values.tolist(), strict=True)
+        return [(self.table.name(i), t, v) for i, t, v in rows]
 
 
-@pytest.fixture(params=list(PARSERS))
-def parse(request: pytest.FixtureRequest) -> Parser:
-    return PARSERS[request.param]
+# Every way to read lines; all must come to the same.
+REGISTRIES: dict[str, Callable[[], FakeRegistry]] = {
+    "split": FakeRegistry,
+    "scan-pure": lambda: ScanningRegistry(names_py.NameTable()),
+}
+if NATIVE:
+    REGISTRIES["scan-native"] = lambda: ScanningRegistry(NameTable())
+
+
+@pytest.fixture(params=list(REGISTRIES))
+def registry(request: pytest.FixtureRequest) -> FakeRegistry:
+    return REGISTRIES[request.param]()
 
 
 def unescape(text: str) -> bytes:
@@ -53,19 +82,18 @@ def expected_of(result: str) -> tuple[Outcome, Reason | None]:
     return [(unescape(name), int(time_s), float(value))], None
 
 
-def run(parser: Parser, data: bytes) -> tuple[Outcome, dict[Reason, int], bytes]:
-    registry = FakeRegistry()
-    parsed = parser(data, NOW_S, registry)
+def run(registry: FakeRegistry, data: bytes) -> tuple[Outcome, dict[Reason, int], bytes]:
+    parsed = parse(data, NOW_S, registry)
     return registry.points(parsed), dict(parsed.rejected), parsed.rest
 
 
 @pytest.mark.parametrize(("line", "result"), list(vectors()))
-def test_vector(parse: Parser, line: bytes, result: str) -> None:
+def test_vector(registry: FakeRegistry, line: bytes, result: str) -> None:
     points, reason = expected_of(result)
-    assert run(parse, line + b"\n") == (points, {reason: 1} if reason else {}, b"")
+    assert run(registry, line + b"\n") == (points, {reason: 1} if reason else {}, b"")
 
 
-def test_vectors_in_one_buffer(parse: Parser) -> None:
+def test_vectors_in_one_buffer(registry: FakeRegistry) -> None:
     rows = list(vectors())
     assert len(rows) > 60
     points: Outcome = []
@@ -75,7 +103,7 @@ def test_vectors_in_one_buffer(parse: Parser) -> None:
         points += good
         if reason:
             rejected[reason] = rejected.get(reason, 0) + 1
-    got = run(parse, b"".join(line + b"\n" for line, _ in rows))
+    got = run(registry, b"".join(line + b"\n" for line, _ in rows))
     assert got == (points, rejected, b"")
 
 
@@ -83,16 +111,15 @@ def test_split_line_returns_raw_name() -> None:
     assert split_line(b"a;z=1;b=2 3 4", NOW_S) == (b"a;z=1;b=2", 4, 3.0)
 
 
-def test_rest_goes_before_the_next_bytes(parse: Parser) -> None:
+def test_rest_goes_before_the_next_bytes(registry: FakeRegistry) -> None:
     data = b"a 1 100\r\nb\t2  200\n\n nan.x nan 1\nc 3 300\nbad\nd 4 400\n"
-    whole = run(parse, data)
+    whole = run(registry, data)
     assert whole == (
         [(b"a", 100, 1.0), (b"b", 200, 2.0), (b"c", 300, 3.0), (b"d", 400, 4.0)],
         {Reason.NAN: 1, Reason.MALFORMED: 1},
         b"",
     )
     for cut in range(len(data) + 1):
-        registry = FakeRegistry()
         first = parse(data[:cut], NOW_S, registry)
         second = parse(first.rest + data[cut:], NOW_S, registry)
         rejected = first.rejected + second.rejected
@@ -100,9 +127,8 @@ def test_rest_goes_before_the_next_bytes(parse: Parser) -> None:
         assert (points, dict(rejected), second.rest) == whole, cut
 
 
-def test_accepts_views(parse: Parser) -> None:
+def test_accepts_views(registry: FakeRegistry) -> None:
     buffer = bytearray(b"a 1 100\nb 2 2")
-    registry = FakeRegistry()
     parsed = parse(memoryview(buffer), NOW_S, registry)
     buffer[:] = b"x" * len(buffer)
     assert registry.points(parsed) == [(b"a", 100, 1.0)]
@@ -117,21 +143,20 @@ def test_last_line_without_newline() -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-def test_name_limit(parse: Parser, extra: int) -> None:
+def test_name_limit(registry: FakeRegistry, extra: int) -> None:
     name = b"n" * (NAME_BYTES_MAX + extra)
     expected = ([], {Reason.LIMIT: 1}, b"") if extra else ([(name, 5, 1.0)], {}, b"")
-    assert run(parse, name + b" 1 5\n") == expected
+    assert run(registry, name + b" 1 5\n") == expected
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-def test_line_limit(parse: Parser, extra: int) -> None:
+def test_line_limit(registry: FakeRegistry, extra: int) -> None:
     line = b"a 1 5".ljust(LINE_BYTES_MAX + extra)
     expected = ([], {Reason.LIMIT: 1}, b"") if extra else ([(b"a", 5, 1.0)], {}, b"")
-    assert run(parse, line + b"\n") == expected
+    assert run(registry, line + b"\n") == expected
 
 
-def test_long_line_in_pieces_is_one_reject(parse: Parser) -> None:
-    registry = FakeRegistry()
+def test_long_line_in_pieces_is_one_reject(registry: FakeRegistry) -> None:
     rest = b""
     rejected: dict[Reason, int] = {}
     points: Outcome = []
@@ -146,14 +171,14 @@ def test_long_line_in_pieces_is_one_reject(parse: Parser) -> None:
     assert rejected == {Reason.LIMIT: 1}
 
 
-def test_refused_by_the_registry(parse: Parser) -> None:
-    points, rejected, _ = run(parse, b"a 1 5\nrefused.x 2 5\nb 3 5\n")
+def test_refused_by_the_registry(registry: FakeRegistry) -> None:
+    points, rejected, _ = run(registry, b"a 1 5\nrefused;t=x 2 5\nb 3 5\n")
     assert points == [(b"a", 5, 1.0), (b"b", 5, 3.0)]
     assert rejected == {Reason.UNMATCHED: 1}
 
 
-def test_samples_are_few_and_short(parse: Parser) -> None:
-    parsed = parse((b"x" * 5_000 + b"\n") * 1_000, NOW_S, FakeRegistry())
+def test_samples_are_few_and_short(registry: FakeRegistry) -> None:
+    parsed = parse((b"x" * 5_000 + b"\n") * 1_000, NOW_S, registry)
     assert parsed.rejected == {Reason.MALFORMED: 1_000}
     assert 0 < len(parsed.samples) <= SAMPLES_MAX
     assert all(
@@ -162,8 +187,8 @@ def test_samples_are_few_and_short(parse: Parser) -> None:
     )
 
 
-def test_nothing(parse: Parser) -> None:
-    parsed = parse(b"", NOW_S, FakeRegistry())
+def test_nothing(registry: FakeRegistry) -> None:
+    parsed = parse(b"", NOW_S, registry)
     assert parsed.received == 0
     assert parsed.block.ids.dtype.name == "int32"
     assert parsed.block.times.dtype.name == "int64"
@@ -188,12 +213,12 @@ names = st.text(
 )
 def test_round_trip(points: Outcome) -> None:
     columns = list(zip(*points, strict=True)) or [(), (), ()]
-    for parser in PARSERS.values():
-        assert run(parser, encode(*columns)) == (points, {}, b"")
+    for make in REGISTRIES.values():
+        assert run(make(), encode(*columns)) == (points, {}, b"")
 
 
-def test_round_trip_keeps_the_sign_of_zero(parse: Parser) -> None:
-    (point,), _, _ = run(parse, encode([b"a"], [1], [-0.0]))
+def test_round_trip_keeps_the_sign_of_zero(registry: FakeRegistry) -> None:
+    (point,), _, _ = run(registry, encode([b"a"], [1], [-0.0]))
     assert math.copysign(1.0, point[2]) == -1.0
 
 
@@ -210,14 +235,26 @@ def test_fuzz(data: bytes, draw: st.DataObject) -> None:
     """Any bytes: each line that isn't blank is one point or one listed reason, whatever the cuts."""
     cut = draw.draw(st.integers(0, len(data)))
     lines = data.split(b"\n")[:-1]
-    for parser in PARSERS.values():
-        registry = FakeRegistry()
-        whole = parser(data, NOW_S, registry)
+    outcomes = []
+    for make in REGISTRIES.values():
+        registry = make()
+        whole = parse(data, NOW_S, registry)
         assert whole.received == sum(bool(line.strip()) for line in lines)
         assert set(whole.rejected) <= set(Reason)
-        registry = FakeRegistry()
-        first = parser(data[:cut], NOW_S, registry)
-        second = parser(first.rest + data[cut:], NOW_S, registry)
-        assert first.received + second.received == whole.received
+        points = registry.points(whole)
+        registry = make()
+        first = parse(data[:cut], NOW_S, registry)
+        second = parse(first.rest + data[cut:], NOW_S, registry)
+        assert registry.points(first) + registry.points(second) == points
         assert first.rejected + second.rejected == whole.rejected
         assert second.rest == whole.rest
+        outcomes.append((points, whole.rejected, whole.rest))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+@pytest.mark.parametrize("short", [b"\n", b"x\n", b" 1 \n", b"\r\n"])
+def test_many_short_lines_cost_nothing_else(registry: FakeRegistry, short: bytes) -> None:
+    points, rejected, rest = run(registry, short * 50_000 + b"a 1 5\nb 2")
+    assert points == [(b"a", 5, 1.0)]
+    assert rejected == ({Reason.MALFORMED: 50_000} if short.strip() else {})
+    assert rest == b"b 2"

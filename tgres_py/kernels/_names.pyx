@@ -291,8 +291,16 @@ cdef class NameTable:
         cdef const char* end = start + size
         cdef const char* p = start
         cdef const char* e
-        cdef Py_ssize_t lines = 0, i = 0, odd_n = 0, j
-        cdef Py_ssize_t room = size // 6 + 1
+        cdef Py_ssize_t i = 0, odd_n = 0, j
+        cdef Py_ssize_t room = 0
+        with nogil:
+            while p < end:
+                p = <const char*>memchr(p, 10, end - p)
+                if p == NULL:
+                    break
+                room += 1
+                p += 1
+            p = start
         ids = np.empty(room, np.int32)
         times = np.empty(room, np.int64)
         values = np.empty(room, np.float64)
@@ -309,8 +317,6 @@ cdef class NameTable:
             while p < end:
                 e = <const char*>memchr(p, 10, end - p)
                 if e == NULL:
-                    break
-                if i == room:
                     break
                 id = self.line(p, e, now_s, name_bytes_max, &new_max, &times_v[i], &values_v[i])
                 ids_v[i] = id
