@@ -22,7 +22,7 @@ from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Journal, Kind, Record
 from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader, archives_of
-from tgres_py.ingest.rows import rows_of_block
+from tgres_py.ingest.rows import joined, rows_of_block
 from tgres_py.kernels import FLOOR_NONE
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec, OnDuplicate
@@ -197,7 +197,11 @@ class Flusher:
                 segment, min(until_slot, (low // archive.width + 1) * archive.width)
             )
         floor = self.ring.floor(segment)
-        if floor == FLOOR_NONE or floor < until_slot:
+        if floor < until_slot:
+            members = self.registry.ids_of_segment(segment)
+            rows = await self._straddling_rows(segment, {floor}, until_slot, members)
+            if rows:
+                await self.store.write_chunks(rows)
             await self._raise_floor(segment, until_slot)
 
     async def _flush_chunk(self, segment: int, until_slot: int) -> None:
@@ -264,16 +268,10 @@ class Flusher:
         rows: list[ChunkRows] = []
         for number, (start, values) in enumerate(archives_of(spec, block, first)):
             archive = spec.archives[number]
-            before = first * finest.step_s // archive.step_s
-            if (
-                before < start
-                and (before + 1) * archive.step_s <= until_slot * finest.step_s
-            ):
-                # a slot that began before the block: from the store and the ring together
-                straddling = await self.reader.fetch(members, number, before, before + 1)
-                values = np.concatenate([straddling.T, values])
-                start = before
             rows += rows_of_block(number, archive, rrd_ids, start, values)
+        rows = joined(
+            rows, await self._straddling_rows(segment, {floor, first}, until_slot, members)
+        )
         if spec.on_duplicate == OnDuplicate.MEAN:
             counts = self.ring.count_block(segment, first, until_slot)
             if ids is not None:
@@ -281,6 +279,27 @@ class Flusher:
             rows += rows_of_block(
                 COUNTS_ARCHIVE, finest, rrd_ids, first, np.where(counts > 0, counts, np.nan)
             )
+        return rows
+
+    async def _straddling_rows(
+        self, segment: int, edges: set[int], until_slot: int, members: Ids
+    ) -> list[ChunkRows]:
+        """Rows of coarse slots that began before an edge (a floor, a block's first slot) and end by
+        ``until_slot``: they are rolled up from the store and the ring together."""
+        spec = self._spec(segment)
+        step_s = spec.archives[0].step_s
+        rows: list[ChunkRows] = []
+        for number, archive in enumerate(spec.archives):
+            slots = {
+                edge * step_s // archive.step_s
+                for edge in edges
+                if edge != FLOOR_NONE and edge * step_s % archive.step_s
+            }
+            for slot in sorted(slots):
+                if (slot + 1) * archive.step_s <= until_slot * step_s:
+                    values = await self.reader.fetch(members, number, slot, slot + 1)
+                    rrd_ids = self.registry.rrd_id[members]
+                    rows += rows_of_block(number, archive, rrd_ids, slot, values.T)
         return rows
 
     def _spec(self, segment: int) -> BundleSpec:
@@ -400,6 +419,9 @@ class Flusher:
         finest = self._spec(segment).archives[0]
         written = self.ring.written(segment)
         low, high = self.ring.span(segment)
+        if (floor := self.ring.floor(segment)) != FLOOR_NONE:
+            # a newer lap must not take the place of slots that a straddling rollup still needs
+            high = min(high, floor + finest.size)
         while low < high:
             end = (low // finest.width + 1) * finest.width
             rows = await self.rows_of(segment, low, end, ids)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py import clock
 from tgres_py.ingest.intake import Late
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader
 from tgres_py.ingest.registry import Registry
@@ -161,6 +162,7 @@ class LateMerger:
             cells = np.unique(np.stack([row, column]), axis=1)
             self._note(spec, number, unique, cells, first, known, counts, written)
             if not last:
+                await self._forget_reused(spec, number, unique, first, known)
                 coarse = rollup(np.ascontiguousarray(known.T), factor, spec.cf, spec.xff)
                 up = np.unique(np.stack([row, parents[at] - first // factor]), axis=1)
                 value = coarse[up[1], up[0]]
@@ -171,6 +173,19 @@ class LateMerger:
                 further = further.then(Changes(unique[up[0]][ok], slots[ok], value[ok]))
         result.rows += written.rows(spec, number)
         return further
+
+    async def _forget_reused(
+        self, spec: BundleSpec, number: int, ids: Ids, first: int, known: Floats
+    ) -> None:
+        """At the edge of the retention: slots whose place in whisper's ring a newer one has taken don't
+        count in a rollup any more, though the store still has them."""
+        archive = spec.archives[number]
+        reused = max(0, clock.now_s() // archive.step_s + 1 - archive.size - first)
+        n = min(known.shape[1], reused)
+        if n > 0:
+            start = first + archive.size
+            newer = await self._reader.fetch(ids, number, start, start + n)
+            known[:, :n][~np.isnan(newer)] = np.nan
 
     def _note(
         self,

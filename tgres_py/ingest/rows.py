@@ -50,6 +50,29 @@ def rows_of_slots(
     return _rows(number, archive, keys[1], keys[0], dp)
 
 
+def joined(rows: list[ChunkRows], more: list[ChunkRows]) -> list[ChunkRows]:
+    """All rows, each (rrd_id, archive, n) once: one statement can't write a row twice."""
+    out = [r for r in rows if not any(r.archive == m.archive for m in more)]
+    for number in sorted({m.archive for m in more}):
+        parts = [r for r in [*rows, *more] if r.archive == number]
+        keys = np.stack(
+            [
+                np.concatenate([p.start_s for p in parts]),
+                np.concatenate([p.rrd_id for p in parts]),
+                np.concatenate([p.n for p in parts]).astype(np.int64),
+            ]
+        )
+        unique, where = np.unique(keys, axis=1, return_inverse=True)
+        dp = np.full((unique.shape[1], parts[0].dp.shape[1]), np.nan)
+        for row, values in zip(
+            where.reshape(-1), np.concatenate([p.dp for p in parts]), strict=True
+        ):
+            known = ~np.isnan(values)
+            dp[row, known] = values[known]
+        out.append(ChunkRows(number, unique[1], unique[2].astype(np.int32), unique[0], dp))
+    return out
+
+
 def _rows(number: int, archive: Archive, rrd_ids: Longs, chunks: Longs, dp: Floats) -> ChunkRows:
     return ChunkRows(
         number,
