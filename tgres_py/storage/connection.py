@@ -82,7 +82,8 @@ class Connector:
             classes = _PASSING_CLASSES_CONNECTING if connecting else _PASSING_CLASSES
             passing = state.startswith(classes) or state in _PASSING_CODES
         else:
-            passing = isinstance(error, OSError | TimeoutError) or (
+            # asyncpg reports use of a connection that PostgreSQL is just closing as InternalClientError
+            passing = isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError) or (
                 isinstance(error, asyncpg.InterfaceError) and (closed or connecting)
             )
         if not passing:

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -24,9 +23,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 from urllib.parse import quote
 
 from tgres_py import clock
@@ -41,10 +40,13 @@ from tgres_py.storage.pg_binaries import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 ROLE = "tgres"
 START_TIMEOUT_S = 120.0  # crash recovery of a large WAL included
 ORPHAN_TIMEOUT_S = 15.0  # how long a killed server's PostgreSQL may take to end
 STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 4.0), (signal.SIGKILL, 4.0))
+ABORT_TIMEOUT_S = 5.0
 WATCHDOG_GRACE_S = 1
 POLL_S = 0.02
 RESTART_BACKOFF_S = (0.2, 10.0)
@@ -80,13 +82,13 @@ class EmbeddedPostgres:
         self._settings = {**SETTINGS, **(settings or {})}
         self._lock: IO[bytes] | None = None
         self._launcher: _Launcher | None = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         """The process id of the postmaster while it runs."""
-        return self._process.pid if self._process is not None else None
+        process = self._launcher.process if self._launcher is not None else None
+        return process.pid if process is not None else None
 
     async def start(self) -> str:
         """Starts it, after making the data directory if need be; returns the DSN.
@@ -96,25 +98,26 @@ class EmbeddedPostgres:
         self._data.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_file(self._data)
         try:
-            self._launcher = await asyncio.to_thread(_Launcher, self._data, self._settings)
+            self._launcher = _Launcher(self._data, self._settings)
+            await _in_thread(self._launcher.prepare)
             await _wait_for_orphan(self._data)
-            self._process = await self._launch(self._launcher)
+            await self._launch(self._launcher)
         except BaseException:
             self._release()
             raise
-        self._keeper = asyncio.create_task(self._keep_running(), name="embedded-postgres")
+        self._keeper = asyncio.create_task(
+            self._keep_running(self._launcher), name="embedded-postgres"
+        )
         return self._launcher.dsn
 
     async def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back, what was committed is checkpointed."""
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])
             self._keeper = None
-        if self._process is not None:
-            await _end(self._process)
-            self._process = None
+        if self._launcher is not None and self._launcher.process is not None:
+            await _end(self._launcher.process)
         self._release()
 
     def _release(self) -> None:
@@ -125,47 +128,38 @@ class EmbeddedPostgres:
             self._lock.close()
             self._lock = None
 
-    async def _launch(self, launcher: _Launcher) -> subprocess.Popen[bytes]:
+    async def _launch(self, launcher: _Launcher) -> None:
         """Starts the postmaster and returns when it takes connections."""
-        starting = asyncio.create_task(asyncio.to_thread(launcher.start))
         try:
-            process = await asyncio.shield(starting)
-            await self._until_ready(launcher, process)
+            process = await _in_thread(launcher.start)
+            deadline_s = clock.monotonic() + START_TIMEOUT_S
+            while not _is_ready(self._data, process.pid):
+                if process.poll() is not None:
+                    raise ConfigError(
+                        f"PostgreSQL did not start ({launcher.last_log_line()}); see {launcher.log}"
+                    )
+                if clock.monotonic() > deadline_s:
+                    raise ConfigError(
+                        f"PostgreSQL was not ready after {START_TIMEOUT_S:g} s; see {launcher.log}"
+                    )
+                await asyncio.sleep(POLL_S)
         except BaseException:
-            process = await starting
-            process.send_signal(signal.SIGQUIT)
-            await asyncio.to_thread(process.wait)
-            launcher.unwatch()
+            await _in_thread(launcher.abort)
             raise
-        return process
 
-    async def _until_ready(self, launcher: _Launcher, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = clock.monotonic() + START_TIMEOUT_S
-        while not _is_ready(self._data, process.pid):
-            if process.poll() is not None:
-                raise ConfigError(
-                    f"PostgreSQL did not start ({launcher.last_log_line()}); see {launcher.log}"
-                )
-            if clock.monotonic() > deadline_s:
-                raise ConfigError(
-                    f"PostgreSQL was not ready after {START_TIMEOUT_S:g} s; see {launcher.log}"
-                )
-            await asyncio.sleep(POLL_S)
-
-    async def _keep_running(self) -> None:
+    async def _keep_running(self, launcher: _Launcher) -> None:
         """Restarts PostgreSQL whenever it ends by itself (kill -9, out of memory)."""
-        assert self._launcher is not None and self._process is not None
         delay_s = RESTART_BACKOFF_S[0]
         while True:
             await asyncio.sleep(POLL_S * 10)
-            code = self._process.poll()
-            if code is None:
-                continue
-            self._launcher.unwatch()
-            log.warning("PostgreSQL ended with code %s; starting it again", code)
+            if launcher.process is not None:
+                code = launcher.process.poll()
+                if code is None:
+                    continue
+                log.warning("PostgreSQL ended with code %s; starting it again", code)
             await asyncio.sleep(delay_s)
             try:
-                self._process = await self._launch(self._launcher)
+                await self._launch(launcher)
                 delay_s = RESTART_BACKOFF_S[0]
             except (ConfigError, OSError) as error:
                 # its backends may still hold the shared memory for a moment
@@ -177,38 +171,53 @@ class _Launcher:
     """What is the same at every start of one data directory: programs, account, paths. Blocks."""
 
     def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = data.with_name(f"{data.name}.log")
         self._data = data
         self._settings = settings
+        self._account: Account | None = None
+        self._bindir = Path()
+        self._watchdog: tuple[subprocess.Popen[bytes], int] | None = None
+        self._own_socket_dir: Path | None = None
+
+    def prepare(self) -> None:
+        """Finds programs and account, makes the data directory. ConfigError."""
+        data = self._data
         self._account = account_for_root()
         self._bindir = reachable_bindir(
             choose_bindir(data), self._account, data.with_name(f"{data.name}.bin")
         )
-        self.log = data.with_name(f"{data.name}.log")
-        self._watchdog: tuple[subprocess.Popen[bytes], int] | None = None
-        self._own_socket_dir: Path | None = None
         if not (data / "PG_VERSION").exists():
             self._init()
         _give(data, self._account)
-        self._socket_dir = data
         # asyncpg takes a comma for the start of a second host
         if len(os.fsencode(data)) > SOCKET_PATH_BYTES_MAX or "," in str(data):
-            self._own_socket_dir = self._socket_dir = Path(tempfile.mkdtemp(prefix="tgres-"))
-            _give(self._socket_dir, self._account)
+            self._own_socket_dir = Path(tempfile.mkdtemp(prefix="tgres-"))
+            _give(self._own_socket_dir, self._account)
 
     @property
     def dsn(self) -> str:
-        return f"postgresql://{ROLE}@/postgres?host={quote(str(self._socket_dir))}&port=5432"
+        host = quote(str(self._own_socket_dir or self._data))
+        return f"postgresql://{ROLE}@/postgres?host={host}&port={self._settings['port']}"
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the postmaster and its watchdog; it is not ready yet."""
-        process = self._popen()
-        try:
-            self._watch(process.pid)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return process
+        self._unwatch()
+        self.process = self._popen()
+        self._watch(self.process.pid)
+        return self.process
+
+    def abort(self) -> None:
+        """Ends what ``start`` started, ready or not."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            try:
+                self.process.wait(ABORT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        self._unwatch()
 
     def _popen(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as out, _Handle(self._data, self._account) as data:
@@ -284,7 +293,7 @@ class _Launcher:
             os.close(read_end)
         self._watchdog = shell, write_end
 
-    def unwatch(self) -> None:
+    def _unwatch(self) -> None:
         """Ends the shell first, so that it never signals a process that got the number anew."""
         if self._watchdog is not None:
             shell, write_end = self._watchdog
@@ -294,7 +303,7 @@ class _Launcher:
             self._watchdog = None
 
     def close(self) -> None:
-        self.unwatch()
+        self._unwatch()
         if self._own_socket_dir is not None:
             shutil.rmtree(self._own_socket_dir, ignore_errors=True)
 
@@ -377,6 +386,16 @@ def _pid_file(data: Path) -> list[str]:
         return (data / "postmaster.pid").read_text().splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, but cancelled only after the thread has ended: nothing may overlap it."""
+    task = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _is_ready(data: Path, pid: int) -> bool:

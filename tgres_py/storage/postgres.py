@@ -125,17 +125,17 @@ class PostgresStore:
             bundles.setdefault(name, bundle_id)
         if not bundles:
             return np.empty(0, np.int64), np.empty(0, np.int32)
-        unique = list(bundles)
+        # sorted, because two servers that create the same names in different orders would deadlock
+        unique = sorted(bundles)
+        wanted = [bundles[name] for name in unique]
         async with self._pool.use() as connection:
             try:
-                ids, found = await _insert_new_series(connection, unique, list(bundles.values()))
+                ids, found = await _insert_new_series(connection, unique, wanted)
             except asyncpg.UniqueViolationError:
-                ids, found = await _insert_series(connection, unique, list(bundles.values()))
-        if len(unique) < len(names):
-            place = {name: i for i, name in enumerate(unique)}
-            take = np.fromiter((place[name] for name in names), np.intp, len(names))
-            ids, found = ids[take], found[take]
-        return ids, found
+                ids, found = await _insert_series(connection, unique, wanted)
+        place = {name: i for i, name in enumerate(unique)}
+        take = np.fromiter((place[name] for name in names), np.intp, len(names))
+        return ids[take], found[take]
 
     # Chunks
 
