@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +12,7 @@ import click
 from tgres_py import __version__
 from tgres_py.cli.options import setting_options
 from tgres_py.config import load
+from tgres_py.errors import ConfigError
 
 log = logging.getLogger("tgres")
 
@@ -23,6 +26,7 @@ def serve(config_file: str | None, **options: Any) -> None:
     """
     settings = load(config_file, options)
     settings.rule_set()  # wrong rules stop the start before anything else begins
+    _need_directory(settings.data_dir)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -30,6 +34,18 @@ def serve(config_file: str | None, **options: Any) -> None:
     from tgres_py.server import run
 
     run(settings)
+
+
+def _need_directory(path: Path) -> None:
+    """Makes the data directory. ConfigError when it can't be made or written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"data_dir {path}: {error.strerror}; choose a directory that can be written to"
+        ) from None
 
 
 def _kernels_text() -> str:
