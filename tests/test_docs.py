@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tgres_py.cli.main import VERBS
@@ -71,6 +72,23 @@ def test_readme_s_numbers_of_memory_and_disk_are_the_code_s() -> None:
     size = bytes_per_series(spec)
     assert f"so {size.memory:,} bytes of memory" in table
     assert f"at most {size.disk / 1e6:.1f} MB of disk" in table
+
+
+async def test_readme_s_sql_runs(database: str) -> None:
+    statements = [
+        statement
+        for block in re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+        for statement in block.split(";\n")
+        if statement.strip()
+    ]
+    assert len(statements) >= 2
+    connection = await asyncpg.connect(database)
+    try:
+        for statement in statements:
+            await connection.fetch(statement)
+        await connection.execute("NOTIFY tgres_flush, 'servers.web1.*'")
+    finally:
+        await connection.close()
 
 
 def test_ci_finds_the_readme_s_commands() -> None:
