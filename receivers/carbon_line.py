@@ -11,19 +11,23 @@ Rules from carbon 1.1.10 (MetricLineReceiver and MetricReceiver.metricReceived),
 a bad byte costs the line and not the connection, the last line of a TCP stream needs no LF, and a
 line of blanks only is nothing (carbon logs it as invalid). Digits are ASCII.
 
-The checks, in this order: LIMIT line longer than LINE_BYTES_MAX; UTF8; MALFORMED not three fields;
+The checks, in this order: LIMIT line longer than line_bytes_max (default LINE_BYTES_MAX); UTF8; MALFORMED not three fields;
 LIMIT name longer than NAME_BYTES_MAX; NAME control character in the name; MALFORMED value or timestamp not a
 number, timestamp not finite or beyond +-2**53; NAN.
 
 An unfinished line is returned as ``rest`` and goes in front of the next bytes. Of one that is already too
-long only the first LINE_BYTES_MAX + 1 bytes are kept: enough to be refused, once, when its end is
+long only the first line_bytes_max + 1 bytes are kept: enough to be refused, once, when its end is
 seen. So the skipping of a long line needs no state besides ``rest`` itself.
+
+A registry that can scan (the server's) reads plain lines by itself, with a native kernel where it is built; only
+what is odd about a line comes here. The tests run over all ways and ask for the same outcome.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 
@@ -35,9 +39,11 @@ LINE_BYTES_MAX = 16_384
 BEYOND_LIMIT = -3  # id of a new series that there is no room for
 
 
-def split_line(line: bytes, now_s: int) -> tuple[bytes, int, float] | Reason:
+def split_line(
+    line: bytes, now_s: int, line_bytes_max: int = LINE_BYTES_MAX
+) -> tuple[bytes, int, float] | Reason:
     """(name as sent, Unix seconds, value) of one line without its LF, or why it is refused."""
-    if len(line) > LINE_BYTES_MAX:
+    if len(line) > line_bytes_max:
         return Reason.LIMIT
     if not line.isascii():
         try:
@@ -64,23 +70,25 @@ def split_line(line: bytes, now_s: int) -> tuple[bytes, int, float] | Reason:
     return name, now_s if time_s == -1 else time_s, value
 
 
-def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+def parse(
+    data: Data, now_s: int, registry: NameRegistry, line_bytes_max: int = LINE_BYTES_MAX
+) -> Parsed:
     """The points of all complete lines in ``data``; ``rest`` is the unfinished one at the end."""
     if isinstance(registry, LineScanner):
-        return _parse_scanned(data, now_s, registry)
+        return _parse_scanned(data, now_s, registry, line_bytes_max)
     lines = bytes(data).split(b"\n")
-    rest = lines.pop()[: LINE_BYTES_MAX + 1]
+    rest = lines.pop()[: line_bytes_max + 1]
     rejects = Rejects()
     names: list[bytes] = []
     times: list[int] = []
     values: list[float] = []
     for line in lines:
-        point = split_line(line, now_s)
+        point = split_line(line, now_s, line_bytes_max)
         if isinstance(point, tuple):
             names.append(point[0])
             times.append(point[1])
             values.append(point[2])
-        elif point is not Reason.MALFORMED or line.strip():
+        elif not _is_blank(point, line):
             rejects.add(point, line)
     block = resolve_block(
         names, np.array(times, np.int64), np.array(values, np.float64), rejects, registry
@@ -88,24 +96,27 @@ def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
     return parsed(block, rejects, rest)
 
 
-def _parse_scanned(data: Data, now_s: int, registry: LineScanner) -> Parsed:
+def _is_blank(refused: Reason, line: bytes) -> bool:
+    return refused is Reason.MALFORMED and not line.strip()
+
+
+def _parse_scanned(data: Data, now_s: int, registry: LineScanner, line_bytes_max: int) -> Parsed:
     """The same by way of the registry's scan: only odd lines are split here."""
     ids, times, values, odd, used = registry.scan(data, now_s)
-    rest = bytes(data[used : used + LINE_BYTES_MAX + 1])
+    rest = bytes(data[used : used + line_bytes_max + 1])
     rejects = Rejects()
     at: list[int] = []
     names: list[bytes] = []
     for position, line in odd:
-        point = split_line(line, now_s)
+        point = split_line(line, now_s, line_bytes_max)
         if isinstance(point, tuple):
             name, times[position], values[position] = point
             at.append(position)
             names.append(name)
-        elif point is not Reason.MALFORMED or line.strip():
+        elif not _is_blank(point, line):
             rejects.add(point, line)
     if names:
-        resolved, refused = registry.resolve(names)
-        ids[at] = resolved
+        ids[at], refused = registry.resolve(names)
         for position, reason in refused.items():
             rejects.add(reason, names[position])
     beyond = int((ids == BEYOND_LIMIT).sum())
@@ -117,9 +128,11 @@ def _parse_scanned(data: Data, now_s: int, registry: LineScanner) -> Parsed:
     return parsed(PointBlock(ids, times, values), rejects, rest)
 
 
-def finish(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+def finish(
+    data: Data, now_s: int, registry: NameRegistry, line_bytes_max: int = LINE_BYTES_MAX
+) -> Parsed:
     """The points of ``data`` when nothing follows: its last line needs no LF."""
-    return parse(bytes(data) + b"\n", now_s, registry)
+    return parse(bytes(data) + b"\n", now_s, registry, line_bytes_max)
 
 
 def encode(names: Iterable[bytes], times: Iterable[int], values: Iterable[float]) -> bytes:
@@ -134,4 +147,12 @@ def _wanted(rest: bytes) -> int:
     return len(rest) + 1
 
 
-WIRE_FORMAT = WireFormat(parse, finish, _wanted)
+def wire_format(line_bytes_max: int = LINE_BYTES_MAX) -> WireFormat:
+    return WireFormat(
+        partial(parse, line_bytes_max=line_bytes_max),
+        partial(finish, line_bytes_max=line_bytes_max),
+        _wanted,
+    )
+
+
+WIRE_FORMAT = wire_format()

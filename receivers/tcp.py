@@ -27,8 +27,8 @@ DRAIN_QUIET_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
-    """``idle_s``: a connection that is silent for longer is closed, 0 = never;
-    ``tail_bytes_max``: unfinished frames of all connections together."""
+    """``connections_max`` and ``tail_bytes_max`` (unfinished lines and frames) hold for all listeners that
+    share their Totals; ``idle_s``: a connection that is silent for longer is closed, 0 = never."""
 
     connections_max: int = 5_000
     idle_s: float = 0.0
@@ -36,18 +36,28 @@ class TcpLimits:
     tail_bytes_max: int = 67_108_864
 
 
+@dataclass(slots=True)
+class Totals:
+    """What the listeners that share it have open and hold at the moment."""
+
+    connections: int = 0
+    tail_bytes: int = 0
+
+
 class TcpListener:
     """One listening address. ``accepted``, ``refused``, ``reads`` count connections and reads since the start."""
 
-    def __init__(self, name: str, wire: WireFormat, sink: Sink, limits: TcpLimits) -> None:
+    def __init__(
+        self, name: str, wire: WireFormat, sink: Sink, limits: TcpLimits, totals: Totals
+    ) -> None:
         self.name = name
         self.wire = wire
         self.sink = sink
         self.limits = limits
+        self.totals = totals
         self.accepted = 0
         self.refused = 0
         self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
-        self.tail_bytes = 0
         self.reads = 0
         self.connections: set[Connection] = set()
         self.address: tuple[str, int] = ("", 0)
@@ -139,13 +149,14 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's class isn't derived from asyncio's
         listener = self._listener
-        if len(listener.connections) >= listener.limits.connections_max:
+        if listener.totals.connections >= listener.limits.connections_max:
             listener.refused += 1
             stream.abort()
             return
         self._transport = stream
         self._peer = _text_of(stream.get_extra_info("peername"))
         listener.accepted += 1
+        listener.totals.connections += 1
         listener.connections.add(self)
         if listener.sink.paused:
             listener.wait_for_room()
@@ -191,7 +202,9 @@ class Connection(asyncio.BufferedProtocol):
             self._reject(Reason.MALFORMED)
         if self._resume_soon:
             self._resume_soon.cancel()
-        self._listener.connections.discard(self)
+        if self._transport is not None:
+            self._listener.connections.discard(self)
+            self._listener.totals.connections -= 1
         self._transport = None
 
     def pause(self) -> None:
@@ -224,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, data: memoryview) -> None:
         """Adds to a long tail, and parses it once it is long enough."""
-        self._listener.tail_bytes += len(data)
+        self._listener.totals.tail_bytes += len(data)
         self._tail += data
         if len(self._tail) >= self._wanted:
             self._parse(self._tail)
@@ -244,11 +257,11 @@ class Connection(asyncio.BufferedProtocol):
             self._check_tails()
 
     def _keep(self, rest: bytes) -> None:
-        self._listener.tail_bytes += len(rest) - len(self._tail)
+        self._listener.totals.tail_bytes += len(rest) - len(self._tail)
         self._tail = bytearray(rest)
 
     def _check_tails(self) -> None:
-        if self._listener.tail_bytes > self._listener.limits.tail_bytes_max:
+        if self._listener.totals.tail_bytes > self._listener.limits.tail_bytes_max:
             self._reject(Reason.LIMIT)
             self.abort()
 
@@ -273,11 +286,12 @@ async def start(
     wire: WireFormat,
     sink: Sink,
     limits: TcpLimits | None = None,
+    totals: Totals | None = None,
 ) -> TcpListener:
     """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound.
 
-    ``name`` is the receiver's label in metrics.
+    ``name`` is the receiver's label in metrics; listeners given the same ``totals`` share their limits.
     """
-    listener = TcpListener(name, wire, sink, limits or TcpLimits())
+    listener = TcpListener(name, wire, sink, limits or TcpLimits(), totals or Totals())
     await listener.listen(bind_all(name, host, port, socket.SOCK_STREAM))
     return listener

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receivers.block import NAME_BYTES_MAX, SAMPLE_BYTES_MAX, SAMPLES_MAX
-from receivers.carbon_line import LINE_BYTES_MAX, encode, finish, parse, split_line
+from receivers.carbon_line import LINE_BYTES_MAX, encode, finish, parse, split_line, wire_format
 from receivers.sink import Data
 from tests.fake_sink import FakeRegistry
 from tgres_py.kernels import NATIVE, NameTable, names_py
@@ -258,3 +258,12 @@ def test_many_short_lines_cost_nothing_else(registry: FakeRegistry, short: bytes
     assert points == [(b"a", 5, 1.0)]
     assert rejected == ({Reason.MALFORMED: 50_000} if short.strip() else {})
     assert rest == b"b 2"
+
+
+def test_line_limit_is_a_setting(registry: FakeRegistry) -> None:
+    wire = wire_format(20)
+    data = b"a 1 5\n" + b"b 1 5".ljust(21) + b"\n" + b"c" * 100
+    parsed = wire.parse(data, NOW_S, registry)
+    assert registry.points(parsed) == [(b"a", 5, 1.0)]
+    assert (parsed.rejected, parsed.rest) == ({Reason.LIMIT: 1}, b"c" * 21)
+    assert wire.finish(parsed.rest, NOW_S, registry).rejected == {Reason.LIMIT: 1}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from receivers import carbon_pickle
 from receivers.block import NAME_BYTES_MAX
 from receivers.carbon_pickle import FRAME_BYTES_MAX, encode, finish, parse, wire_format
-from receivers.tcp import TcpLimits, TcpListener
+from receivers.tcp import TcpLimits, TcpListener, Totals
 from tests.fake_sink import FakeRegistry, FakeSink
 from tests.test_tcp import connect, feed
 from tgres_py.model.points import Reason
@@ -208,7 +208,7 @@ def test_every_split_point() -> None:
     )
     for cut in range(len(stream) + 1):
         sink = FakeSink()
-        listener = TcpListener("pickle", wire_format(), sink, TcpLimits())
+        listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), Totals())
         connection, transport = connect(listener)
         feed(connection, stream[:cut])
         feed(connection, stream[cut:])
@@ -216,7 +216,7 @@ def test_every_split_point() -> None:
         assert sink.points == [(b"a", 1, 1.5), (b"b", 2, 2.5), (b"c", 3, 3.0)], cut
         assert sink.rejected == {Reason.MALFORMED: 1}
         assert not transport.closing
-        assert listener.tail_bytes == 0
+        assert listener.totals.tail_bytes == 0
 
 
 @pytest.mark.parametrize("piece", [1_000, 10_000, 65_536, 300_000])
@@ -228,17 +228,17 @@ async def test_large_frames_in_pieces(piece: int) -> None:
     assert 700_000 < len(body) < FRAME_BYTES_MAX
     stream = frame(body) * 2
     sink = FakeSink()
-    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(buffer_bytes=150_000))
+    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(buffer_bytes=150_000), Totals())
     connection, _ = connect(listener)
     for at in range(0, len(stream), piece):
         feed(connection, stream[at : at + piece])
     assert [t for _, t, _ in sink.points] == list(range(count)) * 2
-    assert listener.tail_bytes == 0
+    assert listener.totals.tail_bytes == 0
 
 
 def test_oversized_length_closes_the_connection() -> None:
     sink = FakeSink()
-    listener = TcpListener("pickle", wire_format(), sink, TcpLimits())
+    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), Totals())
     connection, transport = connect(listener)
     feed(connection, frame_of([("a", (5, 1.5))], 2) + b"servers.web1.cpu 1 5\n" * 100)
     assert transport.closing
@@ -247,7 +247,7 @@ def test_oversized_length_closes_the_connection() -> None:
     assert sink.samples[0][1].startswith(b"servers.web1.cpu")
     connection.connection_lost(None)
     assert sink.rejected == {Reason.LIMIT: 1}
-    assert listener.tail_bytes == 0
+    assert listener.totals.tail_bytes == 0
 
 
 # Round trip and fuzz

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from receivers import carbon_line, tcp
-from receivers.tcp import Connection, TcpLimits, TcpListener
+from receivers.tcp import Connection, TcpLimits, TcpListener, Totals
 from tests.fake_sink import FakeSink
 from tgres_py import clock
 from tgres_py.errors import ConfigError
@@ -70,8 +70,9 @@ def feed(connection: Connection, data: bytes) -> None:
         data = data[size:]
 
 
-def make_listener(sink: FakeSink, **limits: Any) -> TcpListener:
-    return TcpListener("carbon", carbon_line.WIRE_FORMAT, sink, TcpLimits(**limits))
+def make_listener(sink: FakeSink, totals: Totals | None = None, **limits: Any) -> TcpListener:
+    wire = carbon_line.WIRE_FORMAT
+    return TcpListener("carbon", wire, sink, TcpLimits(**limits), totals or Totals())
 
 
 STREAM = b"a 1 100\r\nb\t2  200\n\nbad\xff 1 1\nc;x=1 3 300\nlast 4 400"
@@ -88,7 +89,7 @@ def test_every_split_point() -> None:
         connection.eof_received()
         connection.connection_lost(None)
         assert (sink.points, sink.rejected) == (POINTS, {Reason.UTF8: 1}), cut
-        assert listener.tail_bytes == 0
+        assert listener.totals.tail_bytes == 0
         assert not listener.connections
 
 
@@ -140,11 +141,19 @@ def test_torn_line_of_a_broken_connection_is_not_a_point() -> None:
     assert sink.samples == [(Reason.MALFORMED, b"b 2 17")]
 
 
-def test_connections_over_the_limit_are_refused() -> None:
-    listener = make_listener(FakeSink(), connections_max=2)
-    transports = [connect(listener)[1] for _ in range(3)]
-    assert [t.closing for t in transports] == [False, False, True]
-    assert (listener.accepted, listener.refused) == (2, 1)
+def test_connections_over_the_common_limit_are_refused() -> None:
+    totals = Totals()
+    one, other = (make_listener(FakeSink(), totals, connections_max=2) for _ in range(2))
+    first, transport = connect(one)
+    assert not transport.closing
+    assert not connect(other)[1].closing
+    refused, transport = connect(one)
+    assert transport.closing
+    refused.connection_lost(None)
+    assert (one.accepted, one.refused, totals.connections) == (1, 1, 2)
+    first.connection_lost(None)
+    assert not connect(other)[1].closing
+    assert (other.accepted, other.refused, totals.connections) == (2, 0, 2)
 
 
 async def test_all_wait_while_the_sink_is_full_and_nothing_is_lost() -> None:
@@ -191,7 +200,7 @@ def test_tails_have_a_common_limit() -> None:
     assert transport_two.closing
     assert sink.rejected == {Reason.LIMIT: 1}
     two.connection_lost(None)
-    assert listener.tail_bytes == 20
+    assert listener.totals.tail_bytes == 20
 
 
 # Real sockets
