@@ -16,12 +16,13 @@ CREATE TABLE rrd_bundle (
 );
 
 -- One row per series. tags is NULL for a name without tags. The collation makes LIKE 'prefix%' an
--- index condition and sorts as Python does.
+-- index condition and sorts as Python does. No foreign key to rrd_bundle: its check takes 6 of the 9 µs
+-- that a new series costs, and bundles are never deleted.
 CREATE TABLE rrd (
     id         bigserial PRIMARY KEY,
     name       text COLLATE "C" NOT NULL UNIQUE,
     tags       jsonb,
-    bundle_id  bigint NOT NULL REFERENCES rrd_bundle (id),
+    bundle_id  bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     last_s     bigint
 );
