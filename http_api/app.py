@@ -1,6 +1,7 @@
 """The HTTP application: routes, and what it needs of the server.
 
-A trailing slash is answered as the path without it, directly: a redirect would lose the body of a POST.
+A trailing slash is answered as the path without it, directly: a redirect would lose the body of a
+POST.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from http_api.functions import Functions
 from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
 from tgres_py.errors import TgresError
+from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import SeriesSource
 
 GRAPHITE_VERSION = "1.1.10"
@@ -30,13 +32,8 @@ class HttpSettings(RenderSettings, Protocol):
     def body_bytes_max(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultHttpSettings:
-    query_targets_max: int = 100
-    query_series_max: int = 20_000
-    query_points_max: int = 20_000_000
-    query_timeout_s: float = 60.0
-    consolidate_by_cf: bool = False
+@dataclass(frozen=True)
+class DefaultHttpSettings(DefaultLimits):
     response_bytes_max: int = 200 << 20
     body_bytes_max: int = 1 << 20
 
@@ -45,7 +42,9 @@ class Status(Protocol):
     """What the server says of itself."""
 
     async def ready(self) -> None:
-        """Returns when requests can be answered; raises TgresError (its text goes out with status 503) otherwise."""
+        """Returns when requests can be answered; raises TgresError (its text goes out with status
+        503) otherwise.
+        """
 
     def metrics(self) -> bytes:
         """The server's own metrics in Prometheus text format."""
@@ -54,7 +53,9 @@ class Status(Protocol):
 def make_app(
     source: SeriesSource, status: Status, settings: HttpSettings | None = None
 ) -> web.Application:
-    """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with itself."""
+    """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with
+    itself.
+    """
     settings = settings or DefaultHttpSettings()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")
 
@@ -91,7 +92,9 @@ def _add(
 
 
 async def _version(request: web.Request) -> web.Response:
-    """The Graphite version whose API this is; text/html as there, with a body that no browser reads anything into."""
+    """The Graphite version whose API this is; text/html as there, with a body that no browser reads
+    anything into.
+    """
     return reply(f"{GRAPHITE_VERSION}\n".encode(), "text/html")
 
 

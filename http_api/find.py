@@ -1,7 +1,8 @@
 """/metrics/find, /metrics/expand, /metrics/index.json: names from the tree in memory.
 
-Source of formats and parameters: graphite-web 1.1.10. ``from`` and ``until`` are checked but don't narrow the result (nor do they
-there, with whisper files). Grafana 12 sends the words from=undefined; graphite-web refuses them, and so does this.
+Source of formats and parameters: graphite-web 1.1.10. ``from`` and ``until`` are checked but don't
+narrow the result (nor do they there, with whisper files). Grafana 12 sends the words
+from=undefined; graphite-web refuses them, and so does this.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Find:
     def paths(self, query: str, leaves_only: bool) -> set[str]:
         if not query:
             return set()
-        return {node.path for node in self.source.find(_plain(query)) if node.is_leaf or not leaves_only}
+        return {
+            node.path for node in self.source.find(_plain(query)) if node.is_leaf or not leaves_only
+        }
 
     async def index(self, request: web.Request) -> web.Response:
         params = await read_params(request)

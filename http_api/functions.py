@@ -1,4 +1,6 @@
-"""/functions: what the render functions are called and take. Grafana builds its query editor from this."""
+"""/functions: what the render functions are called and take. Grafana builds its query editor from
+this.
+"""
 
 from __future__ import annotations
 

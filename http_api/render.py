@@ -1,8 +1,9 @@
 """/render: parameters to a request, plan, fetch, functions, answer.
 
-Targets and limits are checked before anything is read; functions and formatting run in a worker thread.
-Source of the parameters: graphite-web 1.1.10. Decided knowingly: an unknown format is a 400 (there it is a picture); without
-``format`` the answer is JSON. An unknown tz and a maxDataPoints that is no number are ignored, as there.
+Targets and limits are checked before anything is read; functions and formatting run in a worker
+thread. Source of the parameters: graphite-web 1.1.10. Decided knowingly: an unknown format is a 400
+(there it is a picture); without ``format`` the answer is JSON. An unknown tz and a maxDataPoints
+that is no number are ignored, as there.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ def parse_request(params: Params) -> tuple[RenderRequest, Output]:
         if name == "cacheTimeout" and params.get(name):
             params.number(name)
     output = Output(
-        _points_max_of(params), "noNullPoints" in params, bool(params.get("pretty")), check_jsonp(params)
+        _points_max_of(params),
+        "noNullPoints" in params,
+        bool(params.get("pretty")),
+        check_jsonp(params),
     )
     return request, output
 
@@ -162,10 +166,15 @@ class Render:
             async with asyncio.timeout(timeout_s):
                 body = await self.answer(wanted, output, clock.monotonic() + timeout_s)
                 headers: dict[str, str]
-                body, headers = await self.run(len(body) // 20, partial(compress_for, request, body))
+                body, headers = await self.run(
+                    len(body) // 20, partial(compress_for, request, body)
+                )
         except TimeoutError:
             raise LimitExceeded(
-                "seconds of a query", math.ceil(timeout_s) + 1, math.ceil(timeout_s), "query_timeout_s"
+                "seconds of a query",
+                math.ceil(timeout_s) + 1,
+                math.ceil(timeout_s),
+                "query_timeout_s",
             ) from None
         return reply(body, "text/javascript" if output.jsonp else "application/json", headers)
 

@@ -1,8 +1,8 @@
 """Requests and answers of all HTTP views: parameters, JSON, errors.
 
-Parameters come from the query string and from a form or JSON body, merged; of a single one the body's goes before (as graphite-web).
-A form body is read whatever its Content-Type says, unless that is JSON. Every error is one line of text/plain;
-nothing that a client sent comes back as HTML.
+Parameters come from the query string and from a form or JSON body, merged; of a single one the
+body's goes before (as graphite-web). A form body is read whatever its Content-Type says, unless
+that is JSON. Every error is one line of text/plain; nothing that a client sent comes back as HTML.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Params:
 
 
 async def read_params(request: web.Request) -> Params:
-    """The parameters of a request. BadRequest: a body that is neither form nor JSON object; LimitExceeded by aiohttp."""
+    """The parameters of a request. BadRequest: a body that is neither form nor JSON object;
+    LimitExceeded by aiohttp.
+    """
     pairs = list(request.query.items())
     if request.method == "POST":
         pairs += _body_pairs(await _read_body(request), request.content_type)
@@ -100,7 +102,9 @@ def _body_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
 
 
 def _json_pairs(body: bytes) -> list[tuple[str, str]]:
-    """{"target": ["a", "b"], "from": "-1h", "maxDataPoints": 100, "noNullPoints": true}: values as in a form."""
+    """{"target": ["a", "b"], "from": "-1h", "maxDataPoints": 100, "noNullPoints": true}: values as
+    in a form.
+    """
     try:
         fields = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
@@ -149,7 +153,9 @@ def _without_surrogates(value: Any) -> Any:
 def compress_for(request: web.Request, body: bytes) -> tuple[bytes, dict[str, str]]:
     """The body, gzipped when the client takes that and it is worth it, and its headers."""
     accepted = request.headers.get("Accept-Encoding", "")
-    if len(body) < GZIP_BYTES_MIN or not re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted):
+    if len(body) < GZIP_BYTES_MIN or not re.search(
+        r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted
+    ):
         return body, {"Vary": "Accept-Encoding"}
     return gzip.compress(body, GZIP_LEVEL, mtime=0), {
         "Vary": "Accept-Encoding",
@@ -174,7 +180,8 @@ async def reply_json(
 ) -> web.Response:
     """JSON of ``make()``, wrapped for ``jsonp``, indented for ``pretty``, compressed when asked.
 
-    ``entries``: how many things it lists; many are written in a worker thread. LimitExceeded: longer than ``bytes_max``.
+    ``entries``: how many things it lists; many are written in a worker thread. LimitExceeded:
+    longer than ``bytes_max``.
     """
     callback = check_jsonp(params)
 
@@ -188,7 +195,9 @@ async def reply_json(
     return reply(body, "text/javascript" if callback else "application/json", headers)
 
 
-def reply_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def reply_error(
+    status: int, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """One plain line."""
     line = " ".join(message.split())[:2_000] + "\n"
     return web.Response(

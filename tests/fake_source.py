@@ -64,9 +64,7 @@ class FakeSource:
         return self.tree.expand(pattern, limit, "query_series_max")
 
     def find(self, pattern: str) -> list[FindNode]:
-        return [
-            FindNode(n.path, n.name, n.is_leaf, n.is_branch) for n in self.tree.find(pattern)
-        ]
+        return [FindNode(n.path, n.name, n.is_leaf, n.is_branch) for n in self.tree.find(pattern)]
 
     def names(self, ids: Ids) -> list[str]:
         return [self.by_id[i][0] for i in ids.tolist()]
@@ -85,11 +83,15 @@ class FakeSource:
                 first, values = rings[archive]
                 low, high = max(first, from_slot), min(first + len(values), until_slot)
                 if low < high:
-                    out[row, low - from_slot : high - from_slot] = values[low - first : high - first]
+                    out[row, low - from_slot : high - from_slot] = values[
+                        low - first : high - first
+                    ]
         return out
 
 
-def of_values(series: Mapping[str, list[float]], start_s: int, bundle: BundleSpec = DEFAULT) -> FakeSource:
+def of_values(
+    series: Mapping[str, list[float]], start_s: int, bundle: BundleSpec = DEFAULT
+) -> FakeSource:
     """Series with one value each step from ``start_s`` on."""
     source = FakeSource()
     step_s = bundle.archives[0].step_s
@@ -104,7 +106,9 @@ def of_dataset(now_s: int = dataset.BASE_NOW) -> FakeSource:
     bundles: dict[tuple[str, float, str], BundleSpec] = {}
     for series in dataset.build():
         retention = next(r for _, pattern, r in dataset.SCHEMAS if re.search(pattern, series.name))
-        xff, cf = next((x, c) for _, pattern, x, c in dataset.AGGREGATION if re.search(pattern, series.name))
+        xff, cf = next(
+            (x, c) for _, pattern, x, c in dataset.AGGREGATION if re.search(pattern, series.name)
+        )
         key = (retention, xff, cf)
         if key not in bundles:
             bundles[key] = BundleSpec(archives(retention), Cf(cf), xff)

@@ -46,23 +46,33 @@ def pairs_of(case: Case, now_s: int) -> list[tuple[str, str]]:
     for key in ("from", "until"):
         value = case[key]
         if value != "__none__":
-            pairs.append((key, str(now_s + value) if isinstance(value, int) else place(value, now_s)))
+            pairs.append(
+                (key, str(now_s + value) if isinstance(value, int) else place(value, now_s))
+            )
     if "now" not in dict(extra):
         pairs.append(("now", str(now_s)))
     return [*pairs, ("format", "json"), *(pair for pair in extra if pair[0] != "format")]
 
 
-def difference(expected: list[Case], got: list[Case], now_s: int, options: dict[str, Any]) -> str | None:
+def difference(
+    expected: list[Case], got: list[Case], now_s: int, options: dict[str, Any]
+) -> str | None:
     """What differs first, None when nothing does. ``got``: the decoded body of format=json."""
     if [series["n"] for series in expected] != [series["target"] for series in got]:
-        return f"names {[series['target'] for series in got]}, expected {[s['n'] for s in expected]}"
+        return (
+            f"names {[series['target'] for series in got]}, expected {[s['n'] for s in expected]}"
+        )
     for wanted, series in zip(expected, got, strict=True):
         values = [point[0] for point in series["datapoints"]]
         times = [point[1] for point in series["datapoints"]]
         message = (
             _times_differ(wanted["t"], [time - now_s for time in times])
             or _values_differ(wanted["v"], values, options)
-            or (None if wanted["g"] == series["tags"] else f"tags {series['tags']}, expected {wanted['g']}")
+            or (
+                None
+                if wanted["g"] == series["tags"]
+                else f"tags {series['tags']}, expected {wanted['g']}"
+            )
         )
         if message:
             return f"{wanted['n']}: {message}"
@@ -92,6 +102,8 @@ def _values_differ(wanted: list[Any], values: list[Any], options: dict[str, Any]
     for i, (a, b) in enumerate(zip(expected, values, strict=True)):
         if (a is None) != (b is None):
             return f"value {i} is {b}, expected {a}"
-        if a is not None and not math.isclose(a, b, rel_tol=options.get("rel", 1e-9), abs_tol=slack):
+        if a is not None and not math.isclose(
+            a, b, rel_tol=options.get("rel", 1e-9), abs_tol=slack
+        ):
             return f"value {i} is {b!r}, expected {a!r}"
     return None

@@ -58,7 +58,10 @@ def test_no_interval(text: str) -> None:
         parse_interval(text, "windowSize")
 
 
-@given(st.text(alphabet="0123456789+-:/ _,adhimnoprstuwy", max_size=24), st.sampled_from(["UTC", "Asia/Tokyo"]))
+@given(
+    st.text(alphabet="0123456789+-:/ _,adhimnoprstuwy", max_size=24),
+    st.sampled_from(["UTC", "Asia/Tokyo"]),
+)
 def test_any_text_is_a_time_or_refused(text: str, zone: str) -> None:
     with contextlib.suppress(BadRequest):
         assert isinstance(parse_at_time(text, NOW_S, ZoneInfo(zone)), int)

@@ -23,7 +23,9 @@ from tgres_py.query.consolidate import consolidate_blocks
 NAN = math.nan
 
 
-def block(values: list[float], start_s: int = 0, step_s: int = 10, cf: str = "average", xff: float = 0.0) -> SeriesBlock:
+def block(
+    values: list[float], start_s: int = 0, step_s: int = 10, cf: str = "average", xff: float = 0.0
+) -> SeriesBlock:
     grid = Grid(start_s, start_s + step_s * len(values), step_s)
     return SeriesBlock.uniform([Label("a", "a", {"name": "a"}, cf, xff)], grid, np.array([values]))
 
@@ -110,7 +112,12 @@ PLAIN = {
 }
 
 
-@given(st.lists(floats, min_size=1, max_size=30), st.integers(1, 8), st.sampled_from(sorted(PLAIN)), st.sampled_from([0.0, 0.4, 1.0]))
+@given(
+    st.lists(floats, min_size=1, max_size=30),
+    st.integers(1, 8),
+    st.sampled_from(sorted(PLAIN)),
+    st.sampled_from([0.0, 0.4, 1.0]),
+)
 def test_consolidate_equals_plain_loops(values: list[float], per: int, cf: str, xff: float) -> None:
     groups = [known(values[i : i + per]) for i in range(0, len(values), per)]
     wanted = [PLAIN[cf](g) if g and len(g) / per >= xff else NAN for g in groups]

@@ -1,8 +1,8 @@
 """The examples in the functions' docstrings, run as tests.
 
-    load STEP  NAME VALUE…          a series; "_" is unknown; all start at one time
-    eval TARGET  => [NAME: ]VALUE… [| [NAME: ]VALUE…]
-                                    over exactly the loaded range; a name is compared when given
+load STEP  NAME VALUE…          a series; "_" is unknown; all start at one time
+eval TARGET  => [NAME: ]VALUE… [| [NAME: ]VALUE…]
+                                over exactly the loaded range; a name is compared when given
 """
 
 from __future__ import annotations

@@ -105,7 +105,10 @@ async def test_index_holds_every_untagged_name(client: Client) -> None:
 
 async def test_grafana_posts_a_form_that_is_not_encoded(client: Client) -> None:
     """Grafana 7 and later: the body has {, } and , as they are; some proxies lose its content type."""
-    for headers in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/plain"}):
+    for headers in (
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "text/plain"},
+    ):
         response = await client.post(
             "/metrics/find?from=1700000000&until=1700003600",
             data=b"query=servers.web{01,02}.cpu.*\n",
@@ -131,7 +134,10 @@ async def test_completer_shows_leaf_and_branch() -> None:
             {"name": "*"},
         ]
         response = await client.get("/metrics/find?query=a.*")
-        assert [(n["text"], n["leaf"]) for n in await response.json()] == [("b", 0), ("plus plus", 1)]
+        assert [(n["text"], n["leaf"]) for n in await response.json()] == [
+            ("b", 0),
+            ("plus plus", 1),
+        ]
 
 
 @pytest.mark.parametrize(

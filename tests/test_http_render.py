@@ -47,7 +47,9 @@ class FakeStatus:
 
 
 def make_source() -> FakeSource:
-    source = of_values({"a.one": [1.0, 2.5, math.nan, 4.0], "a.two": [10.0, 20.0, 30.0, math.inf]}, START_S)
+    source = of_values(
+        {"a.one": [1.0, 2.5, math.nan, 4.0], "a.two": [10.0, 20.0, 30.0, math.inf]}, START_S
+    )
     source.add("a.empty", [])
     source.add("ünï.cödé", [(START_S, 7.0)])
     return source
@@ -65,7 +67,9 @@ async def test_json(client: Client) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert "no-store" in response.headers["Cache-Control"]
-    assert await response.json() == [{"target": "a.one", "tags": {"name": "a.one"}, "datapoints": A}]
+    assert await response.json() == [
+        {"target": "a.one", "tags": {"name": "a.one"}, "datapoints": A}
+    ]
     assert all(isinstance(time, int) for _, time in (await response.json())[0]["datapoints"])
 
 
@@ -87,13 +91,29 @@ FORM = f"target=a.one&format=json&{TIMES}"
         ("/render", FORM.replace("target=", "target[]="), "application/x-www-form-urlencoded"),
         ("/render?format=json", FORM, "text/plain"),
         (f"/render?target=a.one&{TIMES}", "", "application/x-www-form-urlencoded"),
-        (f"/render?from=1&until={NOW_S}&now={NOW_S}", f"target=a.one&from={START_S - 1}", "application/x-www-form-urlencoded"),
+        (
+            f"/render?from=1&until={NOW_S}&now={NOW_S}",
+            f"target=a.one&from={START_S - 1}",
+            "application/x-www-form-urlencoded",
+        ),
         (
             "/render",
-            json.dumps({"target": ["a.one"], "from": START_S - 1, "until": NOW_S, "now": str(NOW_S), "format": "json"}),
+            json.dumps(
+                {
+                    "target": ["a.one"],
+                    "from": START_S - 1,
+                    "until": NOW_S,
+                    "now": str(NOW_S),
+                    "format": "json",
+                }
+            ),
             "application/json",
         ),
-        ("/render", json.dumps({"target": "a.one", "from": START_S - 1, "until": NOW_S, "now": NOW_S}), "application/json"),
+        (
+            "/render",
+            json.dumps({"target": "a.one", "from": START_S - 1, "until": NOW_S, "now": NOW_S}),
+            "application/json",
+        ),
     ],
 )
 async def test_post(client: Client, path: str, body: str, content_type: str) -> None:
@@ -102,7 +122,9 @@ async def test_post(client: Client, path: str, body: str, content_type: str) -> 
     assert [series["datapoints"] for series in await response.json()] == [A]
 
 
-@pytest.mark.parametrize("path", [f"/render?{TIMES}", f"/render?target=&{TIMES}", f"/render?target=no.such&{TIMES}"])
+@pytest.mark.parametrize(
+    "path", [f"/render?{TIMES}", f"/render?target=&{TIMES}", f"/render?target=no.such&{TIMES}"]
+)
 async def test_nothing(client: Client, path: str) -> None:
     assert await (await client.get(path)).text() == "[]"
 
@@ -115,7 +137,9 @@ async def test_times_default_to_the_last_day(client: Client) -> None:
 
 
 async def test_from_and_until_are_swapped(client: Client) -> None:
-    response = await client.get(f"/render?target=a.one&until={START_S - 1}&from={NOW_S}&now={NOW_S}")
+    response = await client.get(
+        f"/render?target=a.one&until={START_S - 1}&from={NOW_S}&now={NOW_S}"
+    )
     assert [series["datapoints"] for series in await response.json()] == [A]
 
 
@@ -138,7 +162,11 @@ async def test_max_data_points(client: Client) -> None:
 
 async def test_grafanas_wrapped_targets(client: Client) -> None:
     """Grafana 12 wraps every target, and its health check has neither from nor until."""
-    form = {"target": 'aliasSub(constantLine(100), "(^.*$)", "\\1 A")', "format": "json", "maxDataPoints": "300"}
+    form = {
+        "target": 'aliasSub(constantLine(100), "(^.*$)", "\\1 A")',
+        "format": "json",
+        "maxDataPoints": "300",
+    }
     response = await client.post("/render", data=form)
     [series] = await response.json()
     assert series["target"] == "100.0 A"
@@ -192,11 +220,18 @@ async def test_refused(client: Client, query: str, word: str) -> None:
         (b"{", "application/json", 400, "body"),
         (b"[]", "application/json", 400, "body"),
         (b'{"target": {"a": 1}}', "application/json", 400, "target"),
-        (b"&".join(b"target=a" for _ in range(20_000)), "application/x-www-form-urlencoded", 400, "body"),
+        (
+            b"&".join(b"target=a" for _ in range(20_000)),
+            "application/x-www-form-urlencoded",
+            400,
+            "body",
+        ),
         (b"x" * 2_000_000, "application/x-www-form-urlencoded", 413, "body"),
     ],
 )
-async def test_bad_bodies(client: Client, body: bytes, content_type: str, status: int, word: str) -> None:
+async def test_bad_bodies(
+    client: Client, body: bytes, content_type: str, status: int, word: str
+) -> None:
     response = await client.post("/render", data=body, headers={"Content-Type": content_type})
     assert response.status == status
     assert (await response.text()).startswith(word + ": ")
@@ -215,7 +250,9 @@ async def test_large_answers_are_gzipped_when_asked(client: Client) -> None:
 
 
 class SlowSource(FakeSource):
-    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> NDArray[np.float64]:
+    async def fetch(
+        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+    ) -> NDArray[np.float64]:
         await asyncio.sleep(60)
         raise AssertionError("nobody waits that long")
 
@@ -225,7 +262,9 @@ class BrokenSource(FakeSource):
         super().__init__()
         self.error = error
 
-    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> NDArray[np.float64]:
+    async def fetch(
+        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+    ) -> NDArray[np.float64]:
         raise self.error
 
 
@@ -287,7 +326,11 @@ async def test_unknown_zones_are_utc(client: Client, zone: str) -> None:
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_own_pages(client: Client, slash: str) -> None:
     version = await client.get("/version" + slash)
-    assert (version.status, version.content_type, await version.text()) == (200, "text/html", "1.1.10\n")
+    assert (version.status, version.content_type, await version.text()) == (
+        200,
+        "text/html",
+        "1.1.10\n",
+    )
     assert (await client.get("/healthz" + slash)).status == 200
     assert (await client.get("/readyz" + slash)).status == 200
     metrics = await client.get("/metrics" + slash)
@@ -303,8 +346,13 @@ async def test_not_ready() -> None:
         assert (await client.get("/healthz")).status == 200
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nosuch<b>", 404), ("DELETE", "/render", 405), ("GET", "/render/x", 404)])
-async def test_errors_of_the_router_are_text(client: Client, method: str, path: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nosuch<b>", 404), ("DELETE", "/render", 405), ("GET", "/render/x", 404)],
+)
+async def test_errors_of_the_router_are_text(
+    client: Client, method: str, path: str, status: int
+) -> None:
     response = await client.request(method, path)
     assert (response.status, response.content_type) == (status, "text/plain")
     assert "<" not in await response.text()

@@ -24,7 +24,13 @@ def make_source() -> FakeSource:
     summed = BundleSpec(archives("10s:6h,1m:7d"), Cf.SUM)
     slow = BundleSpec(archives("1m:7d"))
     times = range(NOW_S - 2 * HOUR, NOW_S + 1, 10)
-    for name, bundle in (("fine.a", fine), ("fine.b", fine), ("mix.s", summed), ("mix.m", slow), ("mix.a", fine)):
+    for name, bundle in (
+        ("fine.a", fine),
+        ("fine.b", fine),
+        ("mix.s", summed),
+        ("mix.m", slow),
+        ("mix.a", fine),
+    ):
         step_s = bundle.archives[0].step_s
         source.add(name, [(t, float(t - NOW_S)) for t in times if t % step_s == 0], bundle)
     return source
@@ -35,7 +41,9 @@ def source() -> FakeSource:
     return make_source()
 
 
-def plan(source: FakeSource, *targets: str, from_s: int = NOW_S - HOUR, **limits: int | bool) -> Plan:
+def plan(
+    source: FakeSource, *targets: str, from_s: int = NOW_S - HOUR, **limits: int | bool
+) -> Plan:
     request = RenderRequest(targets, from_s, NOW_S, NOW_S)
     return make_plan(request, source, DefaultLimits(**limits))  # type: ignore[arg-type]
 
@@ -45,7 +53,9 @@ def reads(planned: Plan, source: FakeSource) -> set[tuple[tuple[str, ...], int, 
     out = set()
     for fetch in planned.fetches:
         step_s = fetch.step_s
-        first, end = (slot * step_s - NOW_S for slot in (fetch.window.from_slot, fetch.window.until_slot))
+        first, end = (
+            slot * step_s - NOW_S for slot in (fetch.window.from_slot, fetch.window.until_slot)
+        )
         out.add((tuple(source.names(fetch.ids)), step_s, first, end))
     return out
 
@@ -83,7 +93,9 @@ def test_lookback_counts_in_the_longest_step(source: FakeSource) -> None:
         (("mix.m",), 60, -3540 - 120, 60),
     }
     # averages of both come at a common step of 60 s
-    assert (("mix.m",), 60, -3540 - 60, 60) in reads(plan(source, "movingAverage(sumSeries(mix.*),1)"), source)
+    assert (("mix.m",), 60, -3540 - 60, 60) in reads(
+        plan(source, "movingAverage(sumSeries(mix.*),1)"), source
+    )
 
 
 def test_a_lookback_may_land_in_a_coarser_archive(source: FakeSource) -> None:
@@ -116,7 +128,13 @@ async def test_each_path_is_read_once(source: FakeSource) -> None:
 
 
 async def test_functions_leave_what_was_fetched_alone(source: FakeSource) -> None:
-    planned = plan(source, "perSecond(scale(fine.*,2))", "summarize(fine.*,'1min')", "movingAverage(fine.*,2)", "derivative(fine.*)")
+    planned = plan(
+        source,
+        "perSecond(scale(fine.*,2))",
+        "summarize(fine.*,'1min')",
+        "movingAverage(fine.*,2)",
+        "derivative(fine.*)",
+    )
     fetched = await fetch_all(planned, source)
     copies = [values.copy() for values in fetched]
     for values in fetched:
@@ -131,7 +149,9 @@ def test_out_of_reach_is_left_out(source: FakeSource) -> None:
     assert make_plan(request, source).fetches == []
 
 
-@pytest.mark.parametrize(("own", "wanted"), [(False, ["average"] * 3), (True, ["average", "average", "sum"])])
+@pytest.mark.parametrize(
+    ("own", "wanted"), [(False, ["average"] * 3), (True, ["average", "average", "sum"])]
+)
 async def test_own_consolidation_function(source: FakeSource, own: bool, wanted: list[str]) -> None:
     planned = plan(source, "mix.*", consolidate_by_cf=own)
     [block] = evaluate(planned, await fetch_all(planned, source))
@@ -155,7 +175,10 @@ class Refusal:
         Refusal("scale(fine.a,bogus=3,factor=2)", "no argument bogus"),
         Refusal("scale(fine.a,'x')", "scale(): factor must be of type float, not 'x'"),
         Refusal("scale(fine.a,none)", "factor must be of type float"),
-        Refusal("scale(fine.a,fine.b)", "factor must be of type float, not fine.b (texts and intervals need quotes)"),
+        Refusal(
+            "scale(fine.a,fine.b)",
+            "factor must be of type float, not fine.b (texts and intervals need quotes)",
+        ),
         Refusal("scale(2,2)", "seriesList must be series, not 2"),
         Refusal("scale(none,2)", "seriesList"),
         Refusal("movingAverage(fine.a,5min)", "need quotes"),
@@ -194,7 +217,9 @@ async def test_intervals_must_be_positive(source: FakeSource, target: str) -> No
         (("fine.*",), {"query_points_max": 719}, "query_points_max"),
     ],
 )
-def test_limits(source: FakeSource, targets: tuple[str, ...], limits: dict[str, int], setting: str) -> None:
+def test_limits(
+    source: FakeSource, targets: tuple[str, ...], limits: dict[str, int], setting: str
+) -> None:
     with pytest.raises(LimitExceeded) as caught:
         plan(source, *targets, **limits)
     assert caught.value.setting == setting

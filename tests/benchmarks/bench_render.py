@@ -1,6 +1,6 @@
 """How long /render takes in the server: plan, fetch from memory, functions, JSON; printed, never asserted.
 
-    python -m tests.benchmarks.bench_render
+python -m tests.benchmarks.bench_render
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ class RandomSource(FakeSource):
         self.values = np.round(generator.normal(50, 10, 2_000_000), 2)
         self.values[generator.random(2_000_000) < 0.01] = math.nan
 
-    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> NDArray[np.float64]:
+    async def fetch(
+        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+    ) -> NDArray[np.float64]:
         shape = (len(ids), until_slot - from_slot)
         return np.resize(self.values, shape)
 
 
-async def render(source: FakeSource, target: str, hours: int, extra: Sequence[tuple[str, str]]) -> tuple[float, float, int]:
+async def render(
+    source: FakeSource, target: str, hours: int, extra: Sequence[tuple[str, str]]
+) -> tuple[float, float, int]:
     """Milliseconds of all but the fetch, of the fetch, and the answer's bytes."""
     started = time.perf_counter()
     pairs = [("target", target), ("from", f"-{hours}h"), ("now", str(NOW_S)), *extra]
@@ -60,7 +64,13 @@ CASES: list[tuple[str, int, str, int, list[tuple[str, str]]]] = [
     ("1 series x 24 h, 1000 points", 1, "servers.*.cpu.*", 24, [("maxDataPoints", "1000")]),
     ("1,000 series x 1 h", 1_000, "servers.*.cpu.*", 1, []),
     ("1,000 series x 1 h, aliasByNode", 1_000, "aliasByNode(servers.*.cpu.*,1,3)", 1, []),
-    ("1,000 series x 1 h, perSecond + alias", 1_000, "aliasByNode(perSecond(servers.*.cpu.*),1)", 1, []),
+    (
+        "1,000 series x 1 h, perSecond + alias",
+        1_000,
+        "aliasByNode(perSecond(servers.*.cpu.*),1)",
+        1,
+        [],
+    ),
     ("1,000 series x 1 h, movingAverage", 1_000, "movingAverage(servers.*.cpu.*,'5min')", 1, []),
     ("10,000 series x 1 h, sumSeries", 10_000, "sumSeries(servers.*.cpu.*)", 1, []),
     ("10,000 series x 1 h, 100 points", 10_000, "servers.*.cpu.*", 1, [("maxDataPoints", "100")]),

@@ -1,8 +1,9 @@
 """Reducing an axis of an array with holes: Graphite's aggregation functions, and xFilesFactor.
 
-NaN is "no value". Arrays are float64 of any shape; ``axis`` is reduced. ``sizes`` (broadcasting against the result) is the number of
-cells that really belong to a reduced group when groups are padded with NaN; None: the whole axis.
-Source: graphite-web 1.1.10, aggFuncs and the consolidation of its TimeSeries.
+NaN is "no value". Arrays are float64 of any shape; ``axis`` is reduced. ``sizes`` (broadcasting
+against the result) is the number of cells that really belong to a reduced group when groups are
+padded with NaN; None: the whole axis. Source: graphite-web 1.1.10, aggFuncs and the consolidation
+of its TimeSeries.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def _median(values: Array, axis: int, sizes: Sizes) -> Array:
     ordered = np.sort(values, axis=axis)  # NaN goes last
     count = np.count_nonzero(_known(values), axis=axis)
     low = np.maximum((count - 1) // 2, 0)
-    return (_pick(ordered, axis, low) + _pick(ordered, axis, np.minimum(count // 2, values.shape[axis] - 1))) / 2
+    return (
+        _pick(ordered, axis, low)
+        + _pick(ordered, axis, np.minimum(count // 2, values.shape[axis] - 1))
+    ) / 2
 
 
 def _stddev(values: Array, axis: int, sizes: Sizes) -> Array:
@@ -130,7 +134,8 @@ CONSOLIDATORS: dict[str, Reducer] = {
     "sum": _sum,
 }
 CONSOLIDATOR_NAMES = tuple(sorted(CONSOLIDATORS))
-# what a series' own rollup function may be besides; not offered in consolidateBy (graphite-web has none of them)
+# what a series' own rollup function may be besides; not offered in consolidateBy (graphite-web has
+# none of them)
 _STORED_CONSOLIDATORS: dict[str, Reducer] = {
     "absmax": _absmax,
     "absmin": _absmin,
@@ -156,7 +161,8 @@ def reduce_known(
 ) -> Array:
     """``reduce`` along ``axis`` where enough is known, else NaN.
 
-    Enough: at least one value, and known / ``total`` >= ``xff``; ``total`` defaults to the length of the axis.
+    Enough: at least one value, and known / ``total`` >= ``xff``; ``total`` defaults to the length
+    of the axis.
     """
     if values.shape[axis] == 0:
         return np.full(values.sum(axis=axis).shape, np.nan)
@@ -168,10 +174,11 @@ def reduce_known(
 
 
 def consolidate(values: Array, per: int, cf: str, xff: float | Array) -> Array:
-    """Groups of ``per`` columns from the first on, by a consolidation function: (n, slots) to (n, ceil(slots / per)).
+    """Groups of ``per`` columns from the first on, by a consolidation function: (n, slots) to (n,
+    ceil(slots / per)).
 
-    A short last group is measured against the full ``per`` by ``xff`` (as graphite-web). ``xff`` may be (n, 1).
-    BadRequest when ``cf`` is unknown.
+    A short last group is measured against the full ``per`` by ``xff`` (as graphite-web). ``xff``
+    may be (n, 1). BadRequest when ``cf`` is unknown.
     """
     function = CONSOLIDATORS.get(cf) or _STORED_CONSOLIDATORS.get(cf)
     if function is None:

@@ -1,4 +1,6 @@
-"""Functions that only change what a series is called. The path expression stays, as in graphite-web."""
+"""Functions that only change what a series is called. The path expression stays, as in
+graphite-web.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,11 @@ def alias(seriesList: SeriesBlock, newName: String) -> SeriesBlock:
 
 @render_function(group="Alias")
 def aliasByNode(seriesList: SeriesBlock, *nodes: NodeOrTag) -> SeriesBlock:
-    """Names each series by some of its nodes (counted from 0, negative from the end) and tags, joined by dots.
+    """Names each series by some of its nodes (counted from 0, negative from the end) and tags,
+    joined by dots.
 
-    Of a function's result the first path inside the name counts. A node that isn't there is looked up
-    as a tag, and is empty when there is no such tag.
+    Of a function's result the first path inside the name counts. A node that isn't there is looked
+    up as a tag, and is empty when there is no such tag.
 
     load 10s  servers.web1.cpu 1 2
     eval aliasByNode(servers.web1.cpu, 1)             => web1: 1 2
@@ -40,7 +43,8 @@ def aliasByNode(seriesList: SeriesBlock, *nodes: NodeOrTag) -> SeriesBlock:
 
 @render_function(group="Alias")
 def aliasSub(seriesList: SeriesBlock, search: String, replace: String) -> SeriesBlock:
-    r"""Replaces what a regular expression finds in each name; ``\1`` in ``replace`` is the first group.
+    r"""Replaces what a regular expression finds in each name; ``\1`` in ``replace`` is the first
+    group.
 
     The expressions are RE2's: no look-around, no back-reference inside ``search``.
 
@@ -72,7 +76,9 @@ class Substitution:
             self.pattern = re2.compile(search, options=_RE2_OPTIONS)
         except re2.error as error:
             reason = error.args[0].decode("utf-8", "replace") if error.args else "not RE2"
-            raise BadRequest(f"target: search {search!r} is no regular expression: {reason}") from None
+            raise BadRequest(
+                f"target: search {search!r} is no regular expression: {reason}"
+            ) from None
 
     def __call__(self, text: str) -> str:
         try:

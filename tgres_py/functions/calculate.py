@@ -13,11 +13,10 @@ from tgres_py.functions.reads import Context, Lookback
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
 
-WindowSize = Annotated[
-    IntOrInterval, Suggest(5, 7, 10, "1min", "5min", "10min", "30min", "1hour")
-]
+WindowSize = Annotated[IntOrInterval, Suggest(5, 7, 10, "1min", "5min", "10min", "30min", "1hour")]
 
-# Up to this many cells windows are taken one by one, as graphite-web does; beyond it averages come from running sums,
+# Up to this many cells windows are taken one by one, as graphite-web does; beyond it averages come
+# from running sums,
 # and other functions go in spans of this size.
 _DIRECT_CELLS_MAX = 4_000_000
 
@@ -30,7 +29,8 @@ def movingAverage(
     *,
     context: Context,
 ) -> SeriesBlock:
-    """The mean of the last ``windowSize`` points (a number, or an interval such as "5min"), each point's own included.
+    """The mean of the last ``windowSize`` points (a number, or an interval such as "5min"), each
+    point's own included.
 
     The points before the range are read too, so that the first mean is as good as the others.
 
@@ -42,11 +42,17 @@ def movingAverage(
 
 
 def moving_block(
-    block: SeriesBlock, window: int | float | str, func: AggFunc, xff: float | None, context: Context
+    block: SeriesBlock,
+    window: int | float | str,
+    func: AggFunc,
+    xff: float | None,
+    context: Context,
 ) -> SeriesBlock:
-    """``func`` over a moving window of a block that was read ``context.lookback_s`` earlier (graphite-web's movingWindow).
+    """``func`` over a moving window of a block that was read ``context.lookback_s`` earlier
+    (graphite-web's movingWindow).
 
-    Points of a window: its seconds // step; a window shorter than the step has none, and all is unknown.
+    Points of a window: its seconds // step; a window shorter than the step has none, and all is
+    unknown.
     """
     lookback_s = context.lookback_s
     tag = f"moving{func.capitalize()}"
@@ -84,7 +90,8 @@ def _moving(values: Matrix, points: int, func: str, xff: Matrix) -> Matrix:
     span = max(1, _DIRECT_CELLS_MAX // (rows * points))
     for start in range(0, width, span):
         some = windows[:, start : start + span]
-        # the function gets known values only (as graphite-web), so a window's size is what is known in it
+        # the function gets known values only (as graphite-web), so a window's size is what is known
+        # in it
         sizes = np.maximum(np.count_nonzero(~np.isnan(some), axis=2), 1)
         out[:, start : start + span] = reduce_known(reducer(func), some, 2, xff, sizes=sizes)
     return out

@@ -48,14 +48,16 @@ def group(*seriesLists: SeriesBlock) -> SeriesBlock:
 def aggregate_block(block: SeriesBlock, func: AggFunc, xff: float) -> SeriesBlock:
     """One series: ``func`` over all of the block's; empty when the block is.
 
-    Named by the distinct path expressions; keeps the tags that all have alike (graphite-web's aggregate).
-    A point is known when known/all series >= ``xff`` and at least one is.
+    Named by the distinct path expressions; keeps the tags that all have alike (graphite-web's
+    aggregate). A point is known when known/all series >= ``xff`` and at least one is.
     """
     if not len(block):
         return block
     aligned = align(block)
     values = reduce_known(reducer(func), aligned.values, 0, xff)
-    name = f"{func}Series({','.join(dict.fromkeys(label.path_expression for label in block.labels))})"
+    name = (
+        f"{func}Series({','.join(dict.fromkeys(label.path_expression for label in block.labels))})"
+    )
     tags = {**common_tags(block, name), "aggregatedBy": func}
     return SeriesBlock.uniform([Label(name, name, tags, xff=xff)], aligned.grid, values[None, :])
 

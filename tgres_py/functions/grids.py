@@ -1,7 +1,8 @@
 """Bringing series of different steps onto one grid, once for all functions.
 
-As graphite-web does it: the common step is the least common multiple; each series is consolidated in groups counted
-from its own first point, by its own consolidation function and xFilesFactor; rows are then aligned by position, not by time.
+As graphite-web does it: the common step is the least common multiple; each series is consolidated
+in groups counted from its own first point, by its own consolidation function and xFilesFactor; rows
+are then aligned by position, not by time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Aligned:
     values: Matrix
 
 
-def consolidate_part(block: SeriesBlock, part: Part, per: int, values: Matrix | None = None) -> Matrix:
+def consolidate_part(
+    block: SeriesBlock, part: Part, per: int, values: Matrix | None = None
+) -> Matrix:
     """A part's rows consolidated ``per`` to one, each by its label's function and xFilesFactor.
 
     ``values``: the rows to use instead of the part's own.

@@ -1,8 +1,9 @@
 """Types of the render functions' parameters: how an argument is checked, converted and described.
 
-A function's type hints use the aliases below; ``registry.py`` reads them. Names, options and suggestions are those of
-graphite-web's /functions. graphite-web converts what it can and calls the function with the rest as it is; here the rest is refused:
-a wrong argument is a 400 that names function, parameter and value.
+A function's type hints use the aliases below; ``registry.py`` reads them. Names, options and
+suggestions are those of graphite-web's /functions. graphite-web converts what it can and calls the
+function with the rest as it is; here the rest is refused: a wrong argument is a 400 that names
+function, parameter and value.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def _interval(value: Scalar) -> str:
 
 
 def _int_or_interval(value: Scalar) -> int | float | str:
-    """Whole floats are allowed: dashboards hold ``movingAverage(x,5.0)``, and the name keeps the 5.0."""
+    """Whole floats are allowed: dashboards hold ``movingAverage(x,5.0)``, and the name keeps the
+    5.0.
+    """
     if isinstance(value, str):
         return _interval(value)
     if isinstance(value, bool) or value is None or value != int(value):

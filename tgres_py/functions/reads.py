@@ -1,7 +1,8 @@
 """What a render function reads and gives, as far as a plan must know before any value is fetched.
 
 ``Reads``: over which ranges a function's first argument is evaluated, when not over the call's own.
-``Steps``: which steps the result has, given the steps of the series arguments; a lookback counted in points needs them.
+``Steps``: which steps the result has, given the steps of the series arguments; a lookback counted
+in points needs them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Context:
     """What surrounds one call.
 
     ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``, ``xff``: of the request;
-    ``windows``: the ranges over which its first argument was read; ``points_max``: the most points a function may make.
+    ``windows``: the ranges over which its first argument was read; ``points_max``: the most points
+    a function may make.
     """
 
     from_s: int

@@ -8,9 +8,10 @@
         eval scale(a, 2)  => 2 4 _
         \"\"\"
 
-From the type hints come argument checks, keyword names and the /functions description; from the docstring the help and the
-examples, which are tests. Parameters keep Graphite's names. A parameter of type SeriesBlock (``*seriesLists: SeriesBlock``) takes series,
-``list[SeriesBlock]`` one block for each window of ``reads``; the keyword-only parameter ``context`` gets the call's Context.
+From the type hints come argument checks, keyword names and the /functions description; from the
+docstring the help and the examples, which are tests. Parameters keep Graphite's names. A parameter
+of type SeriesBlock (``*seriesLists: SeriesBlock``) takes series, ``list[SeriesBlock]`` one block
+for each window of ``reads``; the keyword-only parameter ``context`` gets the call's Context.
 ``optional_list``: the starred parameter may be left empty.
 
 A module of functions is found by being in this package and listed in ``FAMILIES``.
@@ -54,7 +55,9 @@ class Param:
         return self.type.name in ("seriesList", "seriesLists", "any")
 
     def convert(self, value: Scalar, function: str) -> Scalar:
-        """A literal as the function wants it; BadRequest when it doesn't fit. None stands for "not given"."""
+        """A literal as the function wants it; BadRequest when it doesn't fit. None stands for "not
+        given".
+        """
         if value is None and not self.required:
             return self.default
         return params.convert_argument(self.type, self.options, value, function, self.name)
@@ -77,7 +80,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class RenderFunction:
-    """``call``: the decorated function; ``steps``: which steps its result has; ``reads``: None = the call's own range."""
+    """``call``: the decorated function; ``steps``: which steps its result has; ``reads``: None =
+    the call's own range.
+    """
 
     name: str
     group: str
@@ -133,7 +138,16 @@ def render_function(
             if name in _functions:
                 raise ValueError(f"render function {name} is declared twice")
             _functions[name] = RenderFunction(
-                name, group, call, declared, text, examples, reads, steps, wants_context, call.__module__
+                name,
+                group,
+                call,
+                declared,
+                text,
+                examples,
+                reads,
+                steps,
+                wants_context,
+                call.__module__,
             )
         return call
 
@@ -157,9 +171,7 @@ def _params_of(call: Function, optional_list: bool) -> tuple[tuple[Param, ...], 
     return tuple(out), wants_context
 
 
-def _read_hint(
-    hint: Any, name: str
-) -> tuple[ParamType, tuple[str, ...], tuple[str | int, ...]]:
+def _read_hint(hint: Any, name: str) -> tuple[ParamType, tuple[str, ...], tuple[str | int, ...]]:
     """(type, options, suggestions) of a type hint; ``X | None`` is X."""
     if hint is SeriesBlock or hint == list[SeriesBlock]:
         return params.SERIES_LIST, (), ()
@@ -172,8 +184,12 @@ def _read_hint(
     if get_origin(hint) is Annotated:
         extras = get_args(hint)[1:]
         kinds = [extra for extra in extras if isinstance(extra, ParamType)]
-        options = [value for extra in extras if isinstance(extra, Options) for value in extra.values]
-        suggested = [value for extra in extras if isinstance(extra, Suggest) for value in extra.values]
+        options = [
+            value for extra in extras if isinstance(extra, Options) for value in extra.values
+        ]
+        suggested = [
+            value for extra in extras if isinstance(extra, Suggest) for value in extra.values
+        ]
         if kinds:
             return kinds[0], tuple(options), tuple(suggested)
     raise TypeError(f"parameter {name}: {hint} is none of the types of params.py")

@@ -1,8 +1,9 @@
 """What flows between render functions: an ordered list of series whose values lie in few matrices.
 
-Series of equal start, end, step and length share one float64 matrix (a ``Part``); almost always a block is one
-part. Functions work on the matrices; per series there is one small ``Label`` and nothing per point. NaN is the only "no value".
-Blocks, parts and labels are never changed after they are made: functions return new ones and may share arrays.
+Series of equal start, end, step and length share one float64 matrix (a ``Part``); almost always a
+block is one part. Functions work on the matrices; per series there is one small ``Label`` and
+nothing per point. NaN is the only "no value". Blocks, parts and labels are never changed after they
+are made: functions return new ones and may share arrays.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ Positions = NDArray[np.intp]
 class Grid:
     """When the columns of a matrix are: column i is at start_s + i * step_s.
 
-    ``end_s`` is exclusive for fetched data, and kept apart from the number of columns: some functions
-    give more values than their range holds, and the answer then stops at ``end_s`` (as graphite-web).
+    ``end_s`` is exclusive for fetched data, and kept apart from the number of columns: some
+    functions give more values than their range holds, and the answer then stops at ``end_s`` (as
+    graphite-web).
     """
 
     start_s: int
@@ -55,7 +57,9 @@ class Label:
 
 @dataclass(slots=True)
 class Part:
-    """The series of one grid. ``values``: (k, slots); ``index``: (k,), ascending places in the block."""
+    """The series of one grid. ``values``: (k, slots); ``index``: (k,), ascending places in the
+    block.
+    """
 
     grid: Grid
     values: Matrix
@@ -111,7 +115,9 @@ class SeriesBlock:
 
     def rows(self) -> Iterator[tuple[Label, Grid, Matrix]]:
         """(label, grid, values (slots,)) of each series, in order."""
-        places: list[tuple[Part, int]] = [(self.parts[0], 0)] * len(self.labels) if self.parts else []
+        places: list[tuple[Part, int]] = (
+            [(self.parts[0], 0)] * len(self.labels) if self.parts else []
+        )
         for part in self.parts:
             for row, place in enumerate(part.index.tolist()):
                 places[place] = (part, row)

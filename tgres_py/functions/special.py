@@ -29,7 +29,8 @@ def constantLine(value: Float, *, context: Context) -> SeriesBlock:
 def consolidateBy(
     seriesList: SeriesBlock, consolidationFunc: Annotated[String, Options(*CONSOLIDATOR_NAMES)]
 ) -> SeriesBlock:
-    """Consolidates to fewer points (maxDataPoints, or a common step) by ``consolidationFunc`` instead of the average.
+    """Consolidates to fewer points (maxDataPoints, or a common step) by ``consolidationFunc``
+    instead of the average.
 
     load 10s  a 1 2
     eval consolidateBy(a, "max")  => consolidateBy(a,"max"): 1 2

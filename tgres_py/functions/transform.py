@@ -49,8 +49,8 @@ def perSecond(
 ) -> SeriesBlock:
     """How much a counter grows each second, to 6 digits; unknown where it fell.
 
-    With ``maxValue`` a counter that fell has wrapped there, with ``minValue`` alone it has started anew from it;
-    values beyond either are unknown and aren't compared with.
+    With ``maxValue`` a counter that fell has wrapped there, with ``minValue`` alone it has started
+    anew from it; values beyond either are unknown and aren't compared with.
 
     load 10s  a 10 30 _ 50 60 5
     eval perSecond(a)       => perSecond(a): _ 2 _ _ 1 _
@@ -77,7 +77,8 @@ def summarize(
 ) -> SeriesBlock:
     """Buckets of ``intervalString``, each the ``func`` of its values.
 
-    Buckets start at multiples of the interval since 1970 UTC, with ``alignToFrom`` at the series' first point.
+    Buckets start at multiples of the interval since 1970 UTC, with ``alignToFrom`` at the series'
+    first point.
 
     load 10s  a 1 2 3 _ 5 _
     eval summarize(a, "20s", "sum", true)   => summarize(a, "20s", "sum", true): 3 3 5
@@ -133,7 +134,9 @@ def bucket_grid(part: Part, interval_s: int, align_to_from: bool, points_max: in
 
 
 def fill_buckets(part: Part, grid: Grid, func: str, xff: Matrix) -> Matrix:
-    """``func`` of the points in each bucket of ``grid``: (k, buckets). ``xff`` (k, 1) is measured against interval/step."""
+    """``func`` of the points in each bucket of ``grid``: (k, buckets). ``xff`` (k, 1) is measured
+    against interval/step.
+    """
     old = part.grid
     slots = min(part.values.shape[1], max(0, -(-(old.end_s - old.start_s) // old.step_s)))
     times = old.start_s + old.step_s * np.arange(slots)
@@ -143,7 +146,9 @@ def fill_buckets(part: Part, grid: Grid, func: str, xff: Matrix) -> Matrix:
     if not len(sizes) or not sizes.max(initial=0):
         return np.full((len(part.values), len(sizes)), np.nan)
     # a column of NaN behind the values pads buckets that hold fewer points than others
-    padded = np.concatenate([part.values[:, :slots], np.full((len(part.values), 1), np.nan)], axis=1)
+    padded = np.concatenate(
+        [part.values[:, :slots], np.full((len(part.values), 1), np.nan)], axis=1
+    )
     columns = first[:-1, None] + np.arange(sizes.max())
     columns = np.where(np.arange(sizes.max()) < sizes[:, None], columns, slots)
     return reduce_known(reducer(func), padded[:, columns], 2, xff, grid.step_s / old.step_s, sizes)

@@ -1,8 +1,9 @@
 """maxDataPoints: fewer points for the answer, exactly as graphite-web does it.
 
 The range is that of the whole answer. A series with n = range / step points more than allowed is
-consolidated ceil(n / allowed) to one; its start moves on to the next multiple of the new step, so that the buckets of
-a refreshed graph stay where they are; the points before it are dropped. maxDataPoints=1: one bucket from the start.
+consolidated ceil(n / allowed) to one; its start moves on to the next multiple of the new step, so
+that the buckets of a refreshed graph stay where they are; the points before it are dropped.
+maxDataPoints=1: one bucket from the start.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
 
 
 def consolidate_blocks(blocks: Sequence[SeriesBlock], points_max: int) -> list[SeriesBlock]:
-    """Blocks whose series have about ``points_max`` >= 1 points at most. BadRequest: unknown consolidation function."""
+    """Blocks whose series have about ``points_max`` >= 1 points at most. BadRequest: unknown
+    consolidation function.
+    """
     grids = [part.grid for block in blocks for part in block.parts]
     if not grids:
         return list(blocks)
@@ -46,4 +49,6 @@ def _consolidate(
     nudge_s = step_s + grid.start_s % grid.step_s - grid.start_s % step_s
     # one point fewer is dropped than the start moves over (so does graphite-web)
     kept = part.values[:, max(0, nudge_s // grid.step_s - 1) :]
-    return Grid(grid.start_s + nudge_s, grid.end_s, step_s), consolidate_part(block, part, per, kept)
+    return Grid(grid.start_s + nudge_s, grid.end_s, step_s), consolidate_part(
+        block, part, per, kept
+    )

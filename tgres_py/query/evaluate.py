@@ -1,4 +1,6 @@
-"""Carrying out a plan: first all fetches (async), then all functions (synchronous, pure; for a worker thread)."""
+"""Carrying out a plan: first all fetches (async), then all functions (synchronous, pure; for a
+worker thread).
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ async def fetch_all(plan: Plan, source: SeriesSource) -> Fetched:
 
 
 def evaluate(plan: Plan, fetched: Fetched, deadline_s: float | None = None) -> list[SeriesBlock]:
-    """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded once it has passed."""
+    """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded
+    once it has passed.
+    """
     evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s))
     return [evaluator.block(target) for target in plan.targets]
 
@@ -95,7 +99,9 @@ class _Evaluator:
 
 
 def _same_grids(parts: list[Part]) -> list[Part]:
-    """Parts of equal grid joined, rows in the block's order (bundles that differ in other things than the step)."""
+    """Parts of equal grid joined, rows in the block's order (bundles that differ in other things
+    than the step).
+    """
     groups: dict[tuple[Grid, int], list[Part]] = {}
     for part in parts:
         groups.setdefault((part.grid, part.values.shape[1]), []).append(part)

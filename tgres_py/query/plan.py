@@ -1,11 +1,12 @@
 """From targets to fetches: everything that a request will read is known before one value is read.
 
-    targets ── parse, templates ──► trees ── plan over (tree, range) ──► Plan(targets: PlanNode…, leaves, fetches)
+    targets ── parse, templates ──► trees ── plan over (tree, range) ──► Plan(targets, fetches)
 
-A path becomes a ``Leaf`` over one range; a function that reads over another range (movingAverage: an earlier one) plans its first
-argument there, nested ones add up. Each leaf's series choose their archive as whisper does, from the range and ``now``;
-the series of all leaves that read the same (bundle, archive, window) are one ``Fetch``. Arguments are checked and
-limits hold here, so a bad request costs no read.
+A path becomes a ``Leaf`` over one range; a function that reads over another range (movingAverage:
+an earlier one) plans its first argument there, nested ones add up. Each leaf's series choose their
+archive as whisper does, from the range and ``now``; the series of all leaves that read the same
+(bundle, archive, window) are one ``Fetch``. Arguments are checked and limits hold here, so a bad
+request costs no read.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class RenderRequest:
 
 @dataclass(slots=True)
 class Fetch:
-    """One call of the source. ``ids``: int32 (n,), ascending, all of one bundle; the slots are ``window``'s."""
+    """One call of the source. ``ids``: int32 (n,), ascending, all of one bundle; the slots are
+    ``window``'s.
+    """
 
     ids: Ids
     bundle: BundleSpec
@@ -74,7 +77,9 @@ class Fetch:
 
 @dataclass(slots=True)
 class LeafPart:
-    """Where the series of one fetch go: rows ``rows`` of the fetch are the series ``index`` of the leaf."""
+    """Where the series of one fetch go: rows ``rows`` of the fetch are the series ``index`` of the
+    leaf.
+    """
 
     key: FetchKey
     ids: Ids
@@ -85,7 +90,9 @@ class LeafPart:
 
 @dataclass(slots=True)
 class Leaf:
-    """A path expression over a range: its series in the order of their names, those out of reach left out."""
+    """A path expression over a range: its series in the order of their names, those out of reach
+    left out.
+    """
 
     expression: str
     names: list[str]
@@ -95,7 +102,9 @@ class Leaf:
 
 @dataclass(slots=True)
 class PlannedCall:
-    """A call with checked arguments: values, PlanNodes, or a list of PlanNodes (one for each window)."""
+    """A call with checked arguments: values, PlanNodes, or a list of PlanNodes (one for each
+    window).
+    """
 
     function: RenderFunction
     args: list[Any]
@@ -174,7 +183,9 @@ class _Planner:
         args: list[Any] = []
         for number, (param, argument) in enumerate(bound):
             if argument is None or not param.takes_series or isinstance(argument, Literal):
-                args.append(values[param.name] if not param.multiple else _single(function, param, argument))
+                args.append(
+                    values[param.name] if not param.multiple else _single(function, param, argument)
+                )
             elif number == 0 and len(context.windows) > 1:
                 args.append([self.plan(argument, window) for window in context.windows])
             elif number == 0 and context.windows:
@@ -253,7 +264,9 @@ class _Planner:
         )
 
     def fetches(self) -> list[Fetch]:
-        """The fetches of all leaves, and each leaf part's place in them. LimitExceeded: too many points."""
+        """The fetches of all leaves, and each leaf part's place in them. LimitExceeded: too many
+        points.
+        """
         parts: dict[FetchKey, list[LeafPart]] = {}
         for leaf in self.leaves.values():
             for part in leaf.parts:
@@ -267,7 +280,9 @@ class _Planner:
             out.append(Fetch(ids, bundle, window))
         points = sum(fetch.points for fetch in out)
         if points > self.limits.query_points_max:
-            raise LimitExceeded("points to read", points, self.limits.query_points_max, "query_points_max")
+            raise LimitExceeded(
+                "points to read", points, self.limits.query_points_max, "query_points_max"
+            )
         return out
 
 
@@ -294,7 +309,8 @@ def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None
             given = (node.args[number],)
         else:
             given = (keywords.pop(param.name, None),)
-        # a repeatable one may be left out although it is called required: sumSeries() is empty (as graphite-web)
+        # a repeatable one may be left out although it is called required: sumSeries() is empty (as
+        # graphite-web)
         if given == (None,) and param.required:
             raise BadRequest(f"target: {function.signature} needs its argument {param.name}")
         bound.extend((param, argument) for argument in given)

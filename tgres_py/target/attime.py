@@ -1,16 +1,18 @@
-"""Times as Graphite users write them (``-1h``, ``noon yesterday``, ``04:00_20260518``), and intervals.
+"""Times as Graphite users write them (``-1h``, ``noon yesterday``, ``04:00_20260518``), and
+intervals.
 
-    time      = epoch | [reference] [offset]                blanks, "_" and "," mean nothing; case doesn't matter
+    time      = epoch | [reference] [offset]                blanks, "_", "," and case mean nothing
     reference = "now" | [clock] [day]                       a day without clock is its midnight
     clock     = H[H]:MM[am|pm] | H[H](am|pm) | noon | midnight | teatime
     day       = today | yesterday | tomorrow | MM/DD/YY[YY] | YYYYMMDD | monthname D[D] | weekday
     offset    = ("+"|"-") 1*( digits unit )                 one sign for all parts
     unit      = s… | min… | h… | d… | w… | mon… | y…        prefixes; mon = 30 days, y = 365 days
 
-All digits are an epoch unless they are eight that look like YYYYMMDD. A weekday is the latest one, today included.
-Days are local to the zone; offsets are absolute seconds. Source: graphite-web 1.1.10 (asked by the conformance
-corpus), its am/pm of twelve included: ``12am`` is noon and ``12pm`` midnight there, and dashboards have lived with it.
-Where it fails with a traceback this module says BadRequest.
+All digits are an epoch unless they are eight that look like YYYYMMDD. A weekday is the latest one,
+today included. Days are local to the zone; offsets are absolute seconds. Source: graphite-web
+1.1.10 (asked by the conformance corpus), its am/pm of twelve included: ``12am`` is noon and
+``12pm`` midnight there, and dashboards have lived with it. Where it fails with a traceback this
+module says BadRequest.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _EPOCH_MAX_S = 253_402_300_799  # the end of year 9999
 
 
 def parse_at_time(text: str, now_s: int, tz: tzinfo, parameter: str = "time") -> int:
-    """Unix seconds of a time expression; ``now_s`` is what ``now`` means. BadRequest names ``parameter``."""
+    """Unix seconds of a time expression; ``now_s`` is what ``now`` means. BadRequest names
+    ``parameter``.
+    """
     try:
         return _parse(text, now_s, tz)
     except (ValueError, OverflowError) as error:
@@ -130,7 +134,9 @@ def _parse_day(text: str, today: datetime) -> datetime:
 
 
 def _local_to_epoch(local: datetime, tz: tzinfo) -> int:
-    """A local time that a clock change repeats or leaves out is read as standard time (as pytz does): the later one."""
+    """A local time that a clock change repeats or leaves out is read as standard time (as pytz
+    does): the later one.
+    """
     return max(int(local.replace(tzinfo=tz, fold=fold).timestamp()) for fold in (0, 1))
 
 

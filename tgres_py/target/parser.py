@@ -9,25 +9,29 @@ r"""The Graphite target language: text to a tree of frozen nodes.
     number   = ["-"] digits ["." digits] ["e" ["-"] digits]
     string   = "'" chars "'" | '"' chars '"'                  a backslash keeps the quote, and stays
     path     = element *( "." element )
-    element  = 1*( text | "{" text *( "," text ) "}" )        text: printable, not ( ) { } , . ' " \ | unless escaped
+    element  = 1*( text | "{" text *( "," text ) "}" )        text: printable, see below
 
-Source of the rules: graphite-web 1.1.10, whose grammar was asked by the conformance corpus. Decided knowingly:
+Text holds no ( ) { } , . ' " \ or | unless a backslash stands before it. Source of the rules:
+graphite-web 1.1.10, whose grammar was asked by the conformance corpus. Decided knowingly:
 
-- The whole text must parse. graphite-web takes the longest valid prefix and ignores the rest, so that
-  ``scale(a.b,2`` reads a metric named ``scale`` and answers an empty list; here it is an error with its position.
+- The whole text must parse. graphite-web takes the longest valid prefix and ignores the rest, so
+  that ``scale(a.b,2`` reads a metric named ``scale`` and answers an empty list; here it is an error
+  with its position.
 - Keyword arguments need no positional one before them, and series in them are fetched
-  (graphite-web reads ``f(x=1)`` as a metric ``f`` and never fetches series of keywords). A positional
-  argument after a keyword is an error.
-- ``a|f(2)`` is ``f(a,2)`` exactly; graphite-web loses a pipe when a function evaluates its argument again.
+  (graphite-web reads ``f(x=1)`` as a metric ``f`` and never fetches series of keywords). A
+  positional argument after a keyword is an error.
+- ``a|f(2)`` is ``f(a,2)`` exactly; graphite-web loses a pipe when a function evaluates its
+  argument again.
 - Enumerations don't nest and hold no dots (graphite-web: an accident each); an error says so.
-- A number as a whole target is a path, as there. A number, ``true``, ``none`` or ``inf`` before ``|`` is a path too.
+- A number as a whole target is a path, as there. A number, ``true``, ``none`` or ``inf`` before
+  ``|`` is a path too.
 - Non-ASCII characters are allowed in names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tgres_py.errors import BadRequest, TargetSyntaxError
@@ -299,7 +303,9 @@ class _Parser:
 
 
 def parse_target(text: str) -> Node:
-    """The tree of a target. TargetSyntaxError names the position of the first character that doesn't fit."""
+    """The tree of a target. TargetSyntaxError names the position of the first character that
+    doesn't fit.
+    """
     if len(text) > TARGET_CHARS_MAX:
         raise BadRequest(f"target: {len(text)} characters are more than {TARGET_CHARS_MAX}")
     parser = _Parser(text)
@@ -312,8 +318,9 @@ def parse_target(text: str) -> Node:
 def resolve_templates(node: Node, overrides: Mapping[str, str] | None = None) -> Node:
     """The tree with every template() replaced by its body, in which $name stands for its value.
 
-    ``overrides``: the request's template[name] parameters, which go before the call's own values. A path
-    that is exactly ``$name`` becomes the value itself, a text that is a number becomes a float (as graphite-web).
+    ``overrides``: the request's template[name] parameters, which go before the call's own values. A
+    path that is exactly ``$name`` becomes the value itself, a text that is a number becomes a float
+    (as graphite-web).
     """
     return _resolve(node, {}, overrides or {})
 
@@ -347,22 +354,12 @@ def _substitute(text: str, position: int, values: Mapping[str, Scalar]) -> Node:
     return Path(text, position)
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it, in reading order."""
-    yield node
-    if isinstance(node, Call):
-        for arg in (*node.args, *(arg for _, arg in node.kwargs)):
-            yield from walk(arg)
-    elif isinstance(node, Template):
-        yield from walk(node.body)
-
-
 def first_path(name: str) -> str:
     """The path inside a series name that looks like a call: ``scale(a.b,2)`` gives ``a.b``.
 
     The first argument of each call is followed down (as graphite-web's aliasByNode); a name that
-    leads to no path is given back as it is. Names that don't parse (an alias may be any text) are read up to the first
-    character that no path has.
+    leads to no path is given back as it is. Names that don't parse (an alias may be any text) are
+    read up to the first character that no path has.
     """
     try:
         node: Node | None = parse_target(name)
