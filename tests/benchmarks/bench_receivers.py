@@ -1,0 +1,123 @@
+"""Time per point of the receivers, without sockets and through loopback. Printed, never asserted.
+
+python -m tests.benchmarks.bench_receivers
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from receivers import carbon_line, carbon_pickle, pickle_reader, tcp, udp
+from tests.test_blast import plan
+from tgres_py.cli.blast import send
+from tgres_py.cli.blast_payload import LinePayload, PicklePayload, name_of
+from tgres_py.kernels import NATIVE, NameTable
+from tgres_py.model.points import Ids, Parsed, Reason
+
+POINTS = 5_000
+NAME_BYTES = 57
+
+
+class Dictionary:
+    """The plainest registry."""
+
+    def __init__(self) -> None:
+        self.ids: dict[bytes, int] = {}
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
+        ids = self.ids
+        return np.array([ids.setdefault(name, len(ids)) for name in names], np.int32), {}
+
+
+class Scanner(Dictionary):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = NameTable()
+
+    def scan(self, data: Any, now_s: int) -> Any:
+        return self.table.parse(data, now_s)
+
+
+class Counting:
+    """A sink that only counts."""
+
+    paused = False
+
+    def __init__(self) -> None:
+        self.registry = Scanner()
+        self.points = 0
+
+    def accept(self, receiver: str, parsed: Parsed, peer: str) -> None:
+        self.points += len(parsed.block)
+
+    def on_room(self, callback: Callable[[], None]) -> None: ...
+
+
+def best_us(work: Callable[[], Any]) -> float:
+    """CPU time per point of the best of 20 runs."""
+    best = float("inf")
+    for _ in range(20):
+        before = time.process_time()
+        work()
+        best = min(best, time.process_time() - before)
+    return best / POINTS * 1e6
+
+
+def in_memory() -> None:
+    names = [name_of(i, "servers", NAME_BYTES).encode() for i in range(POINTS)]
+    lines, frames = LinePayload(0, names), PicklePayload(0, names)
+    for payload in (lines, frames):
+        payload.render(0, 1_700_000_000)
+    for label, registry in (("split", Dictionary()), ("scan", Scanner())):
+        us = best_us(lambda r=registry: carbon_line.parse(lines.data, 0, r))  # type: ignore[misc]
+        print(f"carbon_line.parse, {label:31} {us:8.3f} us/point")
+    registry = Dictionary()
+    us = best_us(lambda: carbon_pickle.parse(frames.data, 0, registry))
+    print(f"carbon_pickle.parse, {'tgres blast':29} {us:8.3f} us/point")
+    points = [(name.decode(), (1.7e9 + i, i * 1.5)) for i, name in enumerate(names)]
+    for protocol in range(6):
+        body = pickle.dumps(points, protocol)
+        frame = struct.pack(">I", len(body)) + body
+        us = best_us(lambda f=frame: carbon_pickle.parse(f, 0, registry))  # type: ignore[misc]
+        print(f"carbon_pickle.parse, protocol {protocol:<20} {us:8.3f} us/point")
+        us = best_us(lambda b=body: pickle_reader.load(b))  # type: ignore[misc]
+        print(f"pickle_reader.load, protocol {protocol:<21} {us:8.3f} us/point")
+
+
+async def over_loopback() -> None:
+    for protocol, rate in (("line", 0.0), ("pickle", 0.0), ("udp", 200_000.0)):
+        sink = Counting()
+        wire = carbon_pickle.wire_format() if protocol == "pickle" else carbon_line.WIRE_FORMAT
+        listener: Any = (
+            await udp.start("bench", "127.0.0.1", 0, carbon_line.parse, sink)
+            if protocol == "udp"
+            else await tcp.start("bench", "127.0.0.1", 0, wire, sink)
+        )
+        what = replace(
+            plan(listener.address[1], protocol=protocol, series=100_000, rounds=10),
+            rate=rate, name_bytes=NAME_BYTES, datagram_lines=1 if protocol == "udp" else 0,
+        )  # fmt: skip
+        before = time.process_time()
+        result = await asyncio.to_thread(send, what)
+        listener.close()
+        await listener.drain(10.0)
+        cpu = time.process_time() - before
+        kept = sink.points / result.points
+        print(
+            f"{protocol}, sender in the same process: {result.points_per_s:,.0f} points/s, "
+            f"{kept:.1%} kept, {cpu / result.points * 1e6:.3f} CPU-us/point with the sender"
+        )
+
+
+if __name__ == "__main__":
+    print("native kernels" if NATIVE else "pure kernels")
+    in_memory()
+    asyncio.run(over_loopback())
