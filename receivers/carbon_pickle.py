@@ -41,7 +41,9 @@ from tgres_py.model.points import Parsed, Reason, Times, Values
 FRAME_BYTES_MAX = 1_048_576
 LENGTH_BYTES = 4
 
-Columns = tuple[list[bytes], list[float], list[float]]  # names, timestamps, values of a frame
+Columns = tuple[
+    list[bytes], Values
+]  # of a frame: names, and float64 (n, 2) of timestamps and values
 
 # A point behind its name, as the picklers of CPython write it in protocols 2 to 5: (memo) timestamp value
 # TUPLE2 (memo) TUPLE2 (memo); numbers as BINFLOAT or BININT.
@@ -50,9 +52,11 @@ _FRAME = (
     rb"(?:\x95.{8})?"  # protocols 4 and 5 cut a long pickle into frames, between any two objects
 )
 _NUMBER = _FRAME + rb"(?:G(.{8})|J(.{4}))"
-_BEHIND_NAME = re.compile(
-    _MEMO + _NUMBER + _NUMBER + rb"\x86" + _MEMO + rb"\x86" + _MEMO + _FRAME, re.DOTALL
+_TUPLES = rb"\x86" + _MEMO + rb"\x86" + _MEMO + _FRAME
+_FLOATS = re.compile(
+    (_MEMO + _FRAME + rb"G(.{8})" + _FRAME + rb"G(.{8})") + _TUPLES, re.DOTALL
 ).match
+_NUMBERS = re.compile(_MEMO + _NUMBER + _NUMBER + _TUPLES, re.DOTALL).match
 _HEAD = re.compile(rb"\x80[\x02-\x05]" + _FRAME + rb"\]" + _MEMO, re.DOTALL).match
 # etsy's statsd, protocol 0.
 _STATSD_POINT = rb"\(S'%s'\n\(L%sL\nS'%s'\ntta"
@@ -62,7 +66,6 @@ _STATSD_FRAME = re.compile(
 _STATSD_POINTS = re.compile(_STATSD_POINT % (rb"([^'\\\n]*)", rb"(\d+)", rb"([^'\\\n]*)")).findall
 _NAMES_ODD = CONTROLS.replace(b"\n", b"")
 
-_float8 = struct.Struct(">d").unpack
 _int4 = struct.Struct("<i").unpack
 _uint4 = struct.Struct("<I").unpack_from
 _length = struct.Struct(">I").unpack_from
@@ -133,27 +136,27 @@ class _Points:
             else:
                 good.append(point)
         numbers = np.array([point[1:] for point in good], np.float64).reshape(-1, 2)
-        self._append([point[0] for point in good], numbers[:, 0], numbers[:, 1])
+        self._append(([point[0] for point in good], numbers))
 
     def _add_columns(self, columns: Columns) -> bool:
         """Takes a frame's points at once if all are good; False leaves them to be looked at one by one."""
-        names = columns[0]
-        timestamps, values = np.array(columns[1], np.float64), np.array(columns[2], np.float64)
+        names, numbers = columns
         if (
             not _all_good(names)
-            or not np.all(np.abs(timestamps) <= TIMESTAMP_ABS_MAX)
-            or np.any(np.isnan(values))
+            or not np.all(np.abs(numbers[:, 0]) <= TIMESTAMP_ABS_MAX)
+            or np.any(np.isnan(numbers[:, 1]))
         ):
             return False
-        self._append(names, timestamps, values)
+        self._append(columns)
         return True
 
-    def _append(self, names: list[bytes], timestamps: Values, values: Values) -> None:
-        times = timestamps.astype(np.int64)  # cuts towards zero, as int() does
+    def _append(self, columns: Columns) -> None:
+        names, numbers = columns
+        times = numbers[:, 0].astype(np.int64)  # cuts towards zero, as int() does
         times[times == -1] = self.now_s
         self.names += names
         self.times.append(times)
-        self.values.append(values)
+        self.values.append(numbers[:, 1])
 
 
 def _point(raw: Any) -> tuple[bytes, float, float] | Reason:
@@ -206,8 +209,7 @@ def _common_shape(frame: bytes) -> Columns | None:
     if head is None:
         return None
     names: list[bytes] = []
-    timestamps: list[float] = []
-    values: list[float] = []
+    numbers: list[bytes] = []
     at = head.end()
     try:
         while frame[at] == 0x28:  # MARK: the picklers append up to 1,000 points at a time
@@ -221,18 +223,32 @@ def _common_shape(frame: bytes) -> Columns | None:
                     end = start + frame[at + 1]
                 else:
                     return None
-                behind = _BEHIND_NAME(frame, end)
-                if behind is None:
-                    return None
+                behind = _FLOATS(frame, end)
+                if behind:
+                    numbers += behind.groups()
+                else:
+                    behind = _NUMBERS(frame, end)
+                    if behind is None:
+                        return None
+                    numbers += _as_floats(*behind.groups())
                 names.append(frame[start:end])
-                f_time, i_time, f_value, i_value = behind.groups()
-                timestamps.append(_float8(f_time)[0] if f_time else _int4(i_time)[0])
-                values.append(_float8(f_value)[0] if f_value else _int4(i_value)[0])
                 at = behind.end()
             at += 1
     except (IndexError, struct.error):
         return None
-    return (names, timestamps, values) if frame[at] == 0x2E and names else None
+    if frame[at] != 0x2E or not names:
+        return None
+    return names, np.frombuffer(b"".join(numbers), ">f8").reshape(-1, 2).astype(np.float64)
+
+
+def _as_floats(
+    f_time: bytes | None, i_time: bytes, f_value: bytes | None, i_value: bytes
+) -> tuple[bytes, bytes]:
+    """Timestamp and value as BINFLOATs, of which each may have been a BININT."""
+    return (
+        f_time or struct.pack(">d", *_int4(i_time)),
+        f_value or struct.pack(">d", *_int4(i_value)),
+    )
 
 
 def _statsd_shape(frame: bytes) -> Columns | None:
@@ -241,10 +257,10 @@ def _statsd_shape(frame: bytes) -> Columns | None:
         return None
     rows = _STATSD_POINTS(frame)
     try:
-        values = [float(value) for _, _, value in rows]
+        numbers = [(float(timestamp), float(value)) for _, timestamp, value in rows]
     except ValueError:
         return None
-    return [name for name, _, _ in rows], [int(time) for _, time, _ in rows], values
+    return [name for name, _, _ in rows], np.array(numbers, np.float64).reshape(-1, 2)
 
 
 def encode(names: Sequence[bytes], times: Sequence[float], values: Sequence[float]) -> bytes:

@@ -6,18 +6,18 @@ python -m tests.benchmarks.bench_receivers
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import struct
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from receivers import carbon_line, carbon_pickle, pickle_reader, tcp, udp
-from tests.test_blast import plan
-from tgres_py.cli.blast import send
 from tgres_py.cli.blast_payload import LinePayload, PicklePayload, name_of
 from tgres_py.kernels import NATIVE, NameTable
 from tgres_py.model.points import Ids, Parsed, Reason
@@ -101,19 +101,23 @@ async def over_loopback() -> None:
             if protocol == "udp"
             else await tcp.start("bench", "127.0.0.1", 0, wire, sink)
         )
-        what = replace(
-            plan(listener.address[1], protocol=protocol, series=100_000, rounds=10),
-            rate=rate, name_bytes=NAME_BYTES, datagram_lines=1 if protocol == "udp" else 0,
-        )  # fmt: skip
+        arguments = (
+            f"blast --json --port {listener.address[1]} --protocol {protocol} --series 100000 "
+            f"--rounds 10 --rate {rate} --name-bytes {NAME_BYTES}"
+            + (" --datagram-lines 1" if protocol == "udp" else "")
+        )
         before = time.process_time()
-        result = await asyncio.to_thread(send, what)
+        sender = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tgres_py.cli.main", *arguments.split(), stdout=PIPE
+        )
+        result = json.loads((await sender.communicate())[0])
         listener.close()
         await listener.drain(10.0)
         cpu = time.process_time() - before
-        kept = sink.points / result.points
         print(
-            f"{protocol}, sender in the same process: {result.points_per_s:,.0f} points/s, "
-            f"{kept:.1%} kept, {cpu / result.points * 1e6:.3f} CPU-us/point with the sender"
+            f"{protocol}: {result['points_per_s']:,} points/s sent, "
+            f"{sink.points / result['points']:.1%} kept, "
+            f"{cpu / result['points'] * 1e6:.3f} CPU-us/point (receiver alone)"
         )
 
 
