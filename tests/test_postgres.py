@@ -17,7 +17,7 @@ from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.model.retention import Archive
 from tgres_py.storage.connection import Connector, mask_dsn
 from tgres_py.storage.port import ChunkRows
-from tgres_py.storage.postgres import PostgresStore, ring_places
+from tgres_py.storage.postgres import FLUSH_REQUESTS_MAX, PostgresStore, ring_places
 
 
 async def kill_backends(dsn: str) -> None:
@@ -223,6 +223,27 @@ async def test_flush_requests_survive_a_restart(
         )
         while await next_request("b.*") != "b.*":
             pass
+    await requests.aclose()
+    await admin.close()
+
+
+async def test_a_flood_of_flush_requests_becomes_one_for_all(
+    postgres_store: PostgresStore, database: str
+) -> None:
+    requests = postgres_store.flush_requests()
+    admin = await asyncpg.connect(database)
+    async with asyncio.timeout(20):
+        first = asyncio.ensure_future(anext(requests))
+        while not first.done():
+            await admin.execute("NOTIFY tgres_flush, 'first'")
+            await asyncio.wait([first], timeout=0.05)
+        await admin.execute(
+            "SELECT pg_notify('tgres_flush', 'g' || i) FROM generate_series(1, 3000) i"
+        )
+        got = [await anext(requests)]
+        while got[-1] != "":
+            got.append(await anext(requests))
+    assert len(got) <= 2 * FLUSH_REQUESTS_MAX
     await requests.aclose()
     await admin.close()
 

@@ -17,6 +17,15 @@ from tgres_py.errors import ConfigError, StoreUnavailable
 
 SERVER_VERSION_MIN = 14
 
+# What asyncpg raises, OSError and TimeoutError of the transport included.
+CLIENT_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
 Setup = Callable[[asyncpg.Connection], Awaitable[object]]
 
 # SQLSTATE classes and codes of states that pass: connection, resources (disk full, too many
@@ -59,7 +68,7 @@ class Connector:
             raise ConfigError(
                 f"dsn {self.masked_dsn} is not understood; write postgresql://user@host:port/database"
             ) from error
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except CLIENT_ERRORS as error:
             raise self.unavailable(error, connecting=True) or error from error
         if connection.get_server_version().major < SERVER_VERSION_MIN:
             version = connection.get_server_version()
@@ -145,5 +154,5 @@ class Pool:
         while (connection := self._take_idle()) is not None:
             try:
                 await connection.close(timeout=timeout_s)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except CLIENT_ERRORS:
                 connection.terminate()

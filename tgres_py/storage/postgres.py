@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 
 import asyncpg
 import numpy as np
@@ -22,7 +23,7 @@ from tgres_py.model.retention import (
     pairs_of,
 )
 from tgres_py.storage import copy_binary
-from tgres_py.storage.connection import Connector, Pool
+from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
 from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
 from tgres_py.storage.queries import query
@@ -40,6 +41,7 @@ PING_TIMEOUT_S = 2.0
 LOAD_TIMEOUT_S = 600.0
 LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
+FLUSH_REQUESTS_MAX = 1_000
 
 
 class PostgresStore:
@@ -188,15 +190,16 @@ class PostgresStore:
         delay_s = LISTEN_BACKOFF_S[0]
         while True:
             try:
-                async for glob in self._listen():
-                    delay_s = LISTEN_BACKOFF_S[0]
-                    yield glob
+                async with aclosing(self._listen()) as globs:
+                    async for glob in globs:
+                        delay_s = LISTEN_BACKOFF_S[0]
+                        yield glob
             except StoreUnavailable as error:
                 log.debug("flush requests: %s; next try in %.1f s", error, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LISTEN_BACKOFF_S[1])
 
-    async def _listen(self) -> AsyncIterator[str]:
+    async def _listen(self) -> AsyncGenerator[str, None]:
         """Requests that come over one connection; StoreUnavailable when it is lost."""
         connection = await self._connector.connect()
         # A dict keeps order and holds each glob once, however often it is asked for.
@@ -204,6 +207,9 @@ class PostgresStore:
         woken = asyncio.Event()
 
         def on_notify(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+            if len(waiting) >= FLUSH_REQUESTS_MAX:
+                waiting.clear()
+                payload = ""  # all of them is what so many ask for
             waiting[str(payload)] = None
             woken.set()
 
@@ -222,7 +228,7 @@ class PostgresStore:
                     yield glob
                 if connection.is_closed():
                     raise StoreUnavailable(f"PostgreSQL at {self.masked_dsn}: connection lost")
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except CLIENT_ERRORS as error:
             unavailable = self._connector.unavailable(error, closed=connection.is_closed())
             raise unavailable or error from error
         finally:
