@@ -118,7 +118,9 @@ async def test_tv_of_one_step_makes_no_slots_of_others(connection: asyncpg.Conne
 
 
 async def test_tv_of_a_prefix_goes_by_the_keys_too(connection: asyncpg.Connection) -> None:
-    sql = f"SELECT avg(value) FROM tv WHERE name LIKE 'servers.web12_.%' AND step_s = 10 AND {RECENT}"
+    sql = (
+        f"SELECT avg(value) FROM tv WHERE name LIKE 'servers.web12_.%' AND step_s = 10 AND {RECENT}"
+    )
     plan = await explain(connection, sql, analyze=True)
     assert scan_of(plan, "ts")["Index Name"] == "ts_pkey"
     assert scan_of(plan, "ts")["Actual Loops"] <= 4 * 10
