@@ -1,9 +1,10 @@
 """The index of all names in memory: a tree of dicts, one for each branch.
 
-    root -> {"servers": {"web1": {"cpu": {"user": 17, "system": 18}, "load": 19}}}
+    root -> {"servers": {"web1": {"cpu": {"user": 17, "system": 18}, "load": 19}, "web2": ("load", 20)}}
 
-A leaf is its id; a branch is a dict of its children; a node that is both is a dict that also holds
-its id under the key "" (no element of a name is empty). Equal elements are one string.
+A leaf is its id; a branch is a dict of its children, or, as long as it has only one, the pair of the child's name and
+the child (72 bytes instead of 200); a node that is both is a dict that also holds its id under
+the key "" (no element of a name is empty). Equal elements are one string.
 Names with tags aren't part of the tree: they are found by their exact canonical spelling.
 
 Readers and one writer may work at the same time without a lock: the writer only makes single dict
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 from tgres_py.errors import LimitExceeded
 from tgres_py.model.glob import GLOBSTAR, compile_element, has_magic, split_pattern
 
-Branch: TypeAlias = "dict[str, int | Branch]"
+Branch: TypeAlias = "dict[str, Node] | tuple[str, Node]"
+Node: TypeAlias = "int | Branch"
 
 _OWN_ID = ""
+_CACHED_BRANCHES_MAX = 10_000
 NO_ID = -1
 
 
@@ -41,7 +44,7 @@ class NameTree:
     """Names and their ids. All names are canonical (model.ident)."""
 
     def __init__(self) -> None:
-        self._root: Branch = {}
+        self._root: dict[str, Node] = {}
         self._tagged: dict[str, int] = {}
         self._elements: dict[str, str] = {}
         self._count = 0
@@ -52,58 +55,47 @@ class NameTree:
     def add_many(self, names: Sequence[str], first_id: int) -> None:
         """Adds names with the ids first_id, first_id + 1, … A name that is known gets the new id."""
         shared = self._elements.setdefault
-        branches: dict[str, Branch] = {}
+        branches: dict[str, dict[str, Node]] = {}  # names often follow others of their branch
         for id_, name in enumerate(names, first_id):
-            if ";" in name:
-                self._count += name not in self._tagged
-                self._tagged[name] = id_
-                continue
-            parent, dot, leaf = name.rpartition(".")
+            parent, _, leaf = name.rpartition(".")
             branch = branches.get(parent)
-            if branch is None:
-                branch = self._branch(parent) if dot else self._root
-                branches[parent] = branch
-            known = branch.get(leaf)
-            if known is None:
+            if branch is not None and leaf not in branch and ";" not in name:
                 branch[shared(leaf, leaf)] = id_
                 self._count += 1
-            elif isinstance(known, dict):
-                self._count += _OWN_ID not in known
-                known[_OWN_ID] = id_
-            else:
-                branch[leaf] = id_
+            elif ";" in name:
+                self._count += name not in self._tagged
+                self._tagged[name] = id_
+            elif grown := self._add(name, id_):
+                if len(branches) >= _CACHED_BRANCHES_MAX:
+                    branches.clear()
+                branches[parent] = grown
 
     def remove(self, name: str) -> int:
         """Removes a name and the branches that become empty; its id, or -1 when it is unknown."""
-        if ";" in name:
-            id_ = self._tagged.pop(name, NO_ID)
-            self._count -= id_ != NO_ID
-            return id_
-        elements = name.split(".")
-        if not all(elements):
-            return NO_ID
-        trail = [self._root]
-        for element in elements[:-1]:
-            child = trail[-1].get(element)
-            if not isinstance(child, dict):
-                return NO_ID
-            trail.append(child)
-        id_ = _leaf_id(trail[-1].get(elements[-1]))
+        id_ = self.get(name)
         if id_ == NO_ID:
             return NO_ID
         self._count -= 1
-        _remove_leaf(trail, elements)
+        if ";" in name:
+            del self._tagged[name]
+            return id_
+        first, *rest = name.split(".")
+        left = _without(self._root[first], rest)
+        if left is None:
+            del self._root[first]
+        else:
+            self._root[first] = left
         return id_
 
     def get(self, name: str) -> int:
         """The id of a name, or -1."""
         if ";" in name:
             return self._tagged.get(name, NO_ID)
-        node: int | Branch | None = self._root
+        node: Node | None = self._root
         for element in name.split("."):
-            if not isinstance(node, dict) or not element:
+            if node is None or isinstance(node, int) or not element:
                 return NO_ID
-            node = node.get(element)
+            node = _child(node, element)
         return _leaf_id(node)
 
     def find(self, pattern: str) -> list[TreeNode]:
@@ -136,19 +128,57 @@ class NameTree:
         found.sort(key=_path_of)
         return np.fromiter((id_ for _, id_ in found), np.int32, len(found))
 
-    def _branch(self, path: str) -> Branch:
-        """The branch at a path, made where missing."""
+    def _add(self, name: str, id_: int) -> dict[str, Node] | None:
+        """Adds a name; the branch that it is in, if that is a dict by now."""
+        shared = self._elements.setdefault
+        elements = name.split(".")
         branch = self._root
-        for element in path.split("."):
+        last = len(elements) - 1
+        for depth in range(last):
+            element = elements[depth]
             child = branch.get(element)
-            if not isinstance(child, dict):
-                made: Branch = {} if child is None else {_OWN_ID: child}
-                branch[self._elements.setdefault(element, element)] = made
-                child = made
-            branch = child
+            if isinstance(child, dict):
+                branch = child
+                continue
+            if child is None:
+                node: Node = id_
+                for below in reversed(elements[depth + 1 :]):
+                    node = shared(below, below), node
+                self._count += 1
+            elif isinstance(child, tuple) and depth == last - 1 and child[0] != elements[last]:
+                leaf = elements[last]
+                node = dict((child, (shared(leaf, leaf), id_)))
+                self._count += 1
+            else:
+                node = self._grown(child, elements, depth + 1, id_)
+            branch[shared(element, element)] = node
+            return node if depth == last - 1 and isinstance(node, dict) else None
+        leaf = shared(elements[last], elements[last])
+        branch[leaf] = self._grown(branch.get(leaf), elements, last + 1, id_)
         return branch
 
-    def _match(self, pattern: str) -> list[tuple[str, int | Branch]]:
+    def _grown(self, node: Node | None, elements: list[str], depth: int, id_: int) -> Node:
+        """``node`` with the name elements[depth:] below it; changed in place only if it is a dict."""
+        if depth == len(elements):
+            if node is None or isinstance(node, int):
+                self._count += node is None
+                return id_
+            grown = node if isinstance(node, dict) else dict((node,))
+            self._count += _OWN_ID not in grown
+            grown[_OWN_ID] = id_
+            return grown
+        element = self._elements.setdefault(elements[depth], elements[depth])
+        below = None if isinstance(node, int) or node is None else _child(node, element)
+        below = self._grown(below, elements, depth + 1, id_)
+        if isinstance(node, dict):
+            node[element] = below
+            return node
+        if node is None or (isinstance(node, tuple) and node[0] == element):
+            return element, below
+        first = (_OWN_ID, node) if isinstance(node, int) else node
+        return dict((first, (element, below)))
+
+    def _match(self, pattern: str) -> list[tuple[str, Node]]:
         """Path and node of all that matches, in no order, each once."""
         *inner, last = split_pattern(pattern)
         branches: list[tuple[str, Branch]] = [("", self._root)]
@@ -160,36 +190,37 @@ class NameTree:
                 branches = [
                     (f"{path}.", node)
                     for path, node in _children(branches, element)
-                    if isinstance(node, dict)
+                    if not isinstance(node, int)
                 ]
         if last == GLOBSTAR:
             return _children(list(dict(_and_below(branches)).items()), "*")
         return _children(branches, last)
 
 
-def _children(
-    branches: Iterable[tuple[str, Branch]], element: str
-) -> list[tuple[str, int | Branch]]:
+def _children(branches: Iterable[tuple[str, Branch]], element: str) -> list[tuple[str, Node]]:
     """Path and node of the children that match one element of a pattern."""
     if element == "*":
         return [
             (prefix + name, node)
             for prefix, branch in branches
-            for name, node in list(branch.items())
+            for name, node in (branch.copy().items() if isinstance(branch, dict) else (branch,))
             if name
         ]
     if not has_magic(element):
         return [
             (prefix + element, node)
             for prefix, branch in branches
-            if element and (node := branch.get(element)) is not None
+            if element and (node := _child(branch, element)) is not None
         ]
     matcher = compile_element(element)
     return [
         (prefix + name, node)
         for prefix, branch in branches
-        for name in (matcher.literals or matcher.filter(list(branch)))
-        if name and (node := branch.get(name)) is not None
+        for name in (
+            matcher.literals
+            or matcher.filter(list(branch) if isinstance(branch, dict) else branch[:1])
+        )
+        if name and (node := _child(branch, name)) is not None
     ]
 
 
@@ -201,8 +232,8 @@ def _and_below(branches: Iterable[tuple[str, Branch]]) -> list[tuple[str, Branch
         level = [
             (f"{prefix}{name}.", node)
             for prefix, branch in level
-            for name, node in list(branch.items())
-            if isinstance(node, dict)
+            for name, node in (branch.copy().items() if isinstance(branch, dict) else (branch,))
+            if not isinstance(node, int)
         ]
         found.extend(level)
     return found
@@ -212,32 +243,41 @@ def _path_of(match: tuple[str, object]) -> str:
     return match[0]
 
 
-def _leaf_id(node: int | Branch | None) -> int:
+def _child(branch: Branch, name: str) -> Node | None:
+    if isinstance(branch, dict):
+        return branch.get(name)
+    return branch[1] if branch[0] == name else None
+
+
+def _leaf_id(node: Node | None) -> int:
     if isinstance(node, dict):
         node = node.get(_OWN_ID)
     return node if isinstance(node, int) else NO_ID
 
 
-def _tree_node(path: str, node: int | Branch) -> TreeNode:
+def _tree_node(path: str, node: Node) -> TreeNode:
     name = path[path.rfind(".") + 1 :]
     if isinstance(node, int):
         return TreeNode(path, name, True, False, node)
     own_id = _leaf_id(node)
-    return TreeNode(path, name, own_id != NO_ID, len(node) > (own_id != NO_ID), own_id)
+    return TreeNode(path, name, own_id != NO_ID, True, own_id)
 
 
-def _remove_leaf(trail: list[Branch], elements: list[str]) -> None:
-    """Takes the leaf out of the last branch of ``trail``, and branches that nothing is left in."""
-    node = trail[-1][elements[-1]]
-    if isinstance(node, dict):
-        del node[_OWN_ID]
+def _without(node: Node, elements: list[str]) -> Node | None:
+    """What is left of a node when the name ``elements``, which it has, is taken out; None: nothing."""
+    if isinstance(node, int):
+        return None
+    first, rest = (elements[0], elements[1:]) if elements else (_OWN_ID, [])
+    below = _child(node, first)
+    assert below is not None
+    left = _without(below, rest)
+    if isinstance(node, tuple):
+        return None if left is None else (first, left)
+    if left is None:
+        del node[first]
     else:
-        del trail[-1][elements[-1]]
-    for depth in range(len(trail) - 1, 0, -1):
-        branch, parent, element = trail[depth], trail[depth - 1], elements[depth - 1]
-        if not branch:
-            del parent[element]
-            continue
-        if len(branch) == 1 and _OWN_ID in branch:
-            parent[element] = branch[_OWN_ID]
-        break
+        node[first] = left
+    if len(node) > 1:
+        return node
+    only = next(iter(node.items()))
+    return only[1] if only[0] == _OWN_ID else only
