@@ -194,6 +194,7 @@ def test_bundles():
 
 
 def test_bytes_per_series():
+    assert bytes_per_series(make_bundle(parse_retention(DEFAULT_RETENTION))).memory <= 5_000
     size = bytes_per_series(make_bundle([(10, 960), (60, 200)]))
-    assert size.memory == 400 + 8 * (480 + 80)
+    assert size.memory == 400 + 9 * 480
     assert size.disk == 3 * (140 + 8 * 480) + 4 * (140 + 8 * 80)

@@ -31,7 +31,8 @@ WIDTH_COARSE_MIN = 48
 CHUNK_S_MAX = 86_400  # a finest chunk spans at most a day
 
 # What a series costs beside its slots; measured, rounded up.
-SERIES_MEMORY_BYTES = 400  # name, its places in tree and registry, state of its rings
+SERIES_MEMORY_BYTES = 400  # name, its places in registry (160) and tree of names (60..250)
+SLOT_MEMORY_BYTES = 9
 ROW_DISK_BYTES = 140  # headers of tuple and array, columns, line pointer, index entry
 SLOT_DISK_BYTES = 8
 
@@ -208,16 +209,18 @@ def make_bundle(
 def bytes_per_series(spec: BundleSpec) -> SeriesBytes:
     """Bytes in memory and on disk (uncompressed) of one series whose archives are full.
 
-    memory = 400 + 8 * (sum of the widths): a ring holds the current chunk of each archive.
+    memory = 400 + 9 * width of the finest archive: the ring holds its newest chunk, 8 bytes a slot, and
+    an eighth more while full chunks wait for their moment to be written; coarser archives are
+    rolled up from it when they are read or written.
     disk = sum over the archives of chunks * (140 + 8 * width); compression takes this to
     40..75 % on gauges with two decimals.
     """
-    slots = sum(archive.width for archive in spec.archives)
     disk = sum(
         archive.chunks * (ROW_DISK_BYTES + SLOT_DISK_BYTES * archive.width)
         for archive in spec.archives
     )
-    return SeriesBytes(SERIES_MEMORY_BYTES + 8 * slots, disk)
+    memory = SERIES_MEMORY_BYTES + SLOT_MEMORY_BYTES * spec.archives[0].width
+    return SeriesBytes(memory, disk)
 
 
 def _parse_archive(text: str) -> tuple[int, int]:
