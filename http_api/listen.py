@@ -7,11 +7,17 @@ from aiohttp import web
 from tgres_py.errors import ConfigError
 
 
+SHUTDOWN_S = 3.0  # running requests get this long when the server stops
+LINE_BYTES_MAX = 65_536  # of a request line: long targets come by GET, too
+
+
 class HttpListener:
     """One listening address. ``address``: (host, port) that it got."""
 
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=SHUTDOWN_S, max_line_size=LINE_BYTES_MAX
+        )
         self.address = ("", 0)
 
     async def start(self, host: str, port: int) -> None:

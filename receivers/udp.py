@@ -39,7 +39,7 @@ class UdpLimits:
     yet parsed; ``gather_s``: longest time that datagrams gather in the kernel between two reads."""
 
     rcvbuf_bytes: int = 33_554_432
-    buffer_bytes: int = 262_144
+    buffer_bytes: int = 4_194_304
     datagrams_max: int = 8_192
     queue_bytes_max: int = 67_108_864
     gather_s: float = 0.005

@@ -183,11 +183,16 @@ async def test_address_in_use_is_one_sentence() -> None:
             await udp.start("carbon", *listener.address, carbon_line.parse, sink)
 
 
-# The kernel
+# The kernel and its pure twin
+
+Drain = Callable[[socket.socket, memoryview, int], tuple[int, int]]
 
 
-@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 8))
-def test_drain_joins_datagrams_with_newlines(datagrams: list[bytes], datagrams_max: int) -> None:
+@pytest.mark.parametrize("drain", {kernel.drain, kernel.drain_pure}, ids=lambda f: f.__module__)
+@given(datagrams=st.lists(st.binary(max_size=40), max_size=30), datagrams_max=st.integers(1, 8))
+def test_drain_joins_datagrams_with_newlines(
+    drain: Drain, datagrams: list[bytes], datagrams_max: int
+) -> None:
     def ended(datagram: bytes) -> bytes:
         return datagram if not datagram or datagram.endswith(b"\n") else datagram + b"\n"
 
@@ -202,7 +207,7 @@ def test_drain_joins_datagrams_with_newlines(datagrams: list[bytes], datagrams_m
         buffer = memoryview(bytearray(kernel.DATAGRAM_BYTES_MAX + 101))
         got, counts = [], []
         while not counts or counts[-1]:
-            used, count = kernel.drain(receiver, buffer, datagrams_max)
+            used, count = drain(receiver, buffer, datagrams_max)
             assert count <= datagrams_max
             got.append(bytes(buffer[:used]))
             counts.append(count)

@@ -141,6 +141,7 @@ class Reader:
             place.width,
             from_slot // place.width * place.chunk_s,
             last * place.step_s,
+            ring=place,
         )
         if len(rows) == 0:
             return

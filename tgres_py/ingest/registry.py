@@ -154,12 +154,13 @@ class Registry:
         else:
             names = [name.decode() for name in self.table.names(ids)]
         specs = self.match_many(names)
-        index = {spec: self.bundle(spec) for spec in set(specs)}
+        # equal specs are one object: their identity is a cheaper key than their hash
+        index = {key: self.bundle(spec) for key, spec in {id(s): s for s in specs}.items()}
         if len(index) == 1:
-            self.place(ids, index[specs[0]], floor_s)
+            self.place(ids, index[id(specs[0])], floor_s)
             return
-        bundles = np.fromiter((index[spec] for spec in specs), np.int32, len(specs))
-        for bundle in index.values():
+        bundles = np.fromiter(map(index.__getitem__, map(id, specs)), np.int32, len(specs))
+        for bundle in set(index.values()):
             self.place(ids[bundles == bundle], bundle, floor_s)
 
     def bundle(self, spec: BundleSpec) -> int:

@@ -1,15 +1,18 @@
-"""Reads all datagrams that a socket holds into one buffer."""
+"""Reads all datagrams that a socket holds into one buffer: native (recvmmsg, ``_udp.pyx``), or this pure twin."""
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+
+from tgres_py.kernels import NATIVE
 
 DATAGRAM_BYTES_MAX = (
     65_535  # what the length field of UDP can say; room for the line feed comes on top
 )
 
 
-def drain(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> tuple[int, int]:
+def drain_pure(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> tuple[int, int]:
     """(bytes used, datagrams read): all that is there, without waiting, as far as there is room.
 
     Each datagram is complete in itself: a line feed is added to one that lacks it. Reading stops while
@@ -32,3 +35,11 @@ def drain(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> tuple[
             buffer[used] = 0x0A
             used += 1
     return used, datagrams
+
+
+drain = drain_pure
+if NATIVE:
+    with suppress(ImportError):  # built on Linux only: recvmmsg
+        from tgres_py.kernels import _udp
+
+        drain = _udp.drain

@@ -1,0 +1,3 @@
+import socket
+
+def drain(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> tuple[int, int]: ...
