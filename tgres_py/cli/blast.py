@@ -24,6 +24,9 @@ from tgres_py.cli.common import ServerUnreachable, json_option, print_json
 from tgres_py.errors import BadRequest
 
 DATAGRAM_BYTES = 1_400  # fits an Ethernet frame
+UDP_SEGMENT = 103  # Linux, since 4.18
+SEGMENTS_MAX = 64
+SEND_BYTES_MAX = 65_000
 PIECE_BYTES = 262_144
 PIECES_PER_S = 20  # with a given rate: how even the load is
 STALL_S_MAX = 60.0
@@ -75,6 +78,9 @@ class Sender:
         kind = PicklePayload if plan.protocol == "pickle" else LinePayload
         self.payload: Payload = kind(first, names)
         self.sock = _connect(plan)
+        lines = plan.datagram_lines or max(1, DATAGRAM_BYTES // self.payload.record_bytes)
+        datagram_bytes = lines * self.payload.record_bytes
+        self.send_bytes = datagram_bytes * _datagrams_per_send(self.sock, datagram_bytes)
 
     def run(self, started: float) -> None:
         """Sends until the plan is fulfilled; an error of the network ends it and is kept."""
@@ -123,11 +129,9 @@ class Sender:
         if self.plan.protocol != "udp":
             self.sock.sendall(piece)
             return
-        lines = self.plan.datagram_lines or max(1, DATAGRAM_BYTES // self.payload.record_bytes)
-        size = lines * self.payload.record_bytes
-        for at in range(0, len(piece), size):
+        for at in range(0, len(piece), self.send_bytes):
             with suppress(ConnectionRefusedError):  # UDP: the answer to an earlier datagram
-                self.sock.send(piece[at : at + size])
+                self.sock.send(piece[at : at + self.send_bytes])
 
     def _wait(self, started: float, deadline: float) -> None:
         due = started + self.sent.points / (self.plan.rate * self.count / self.plan.series)
@@ -150,6 +154,20 @@ def _connect(plan: Plan) -> socket.socket:
         raise ServerUnreachable(
             f"nothing takes {plan.protocol} at {plan.host}:{plan.port}: {error.strerror or error}"
         ) from None
+
+
+def _datagrams_per_send(sock: socket.socket, datagram_bytes: int) -> int:
+    """How many datagrams one call may send: Linux cuts what it is given into datagrams of one length.
+
+    A call for each costs 5 us here, which is less than 200,000 datagrams/s.
+    """
+    if sock.type != socket.SOCK_DGRAM or datagram_bytes > DATAGRAM_BYTES:
+        return 1
+    try:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, datagram_bytes)
+    except OSError:
+        return 1
+    return min(SEGMENTS_MAX, SEND_BYTES_MAX // datagram_bytes)
 
 
 @dataclass(frozen=True, slots=True)
