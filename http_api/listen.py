@@ -6,7 +6,6 @@ from aiohttp import web
 
 from tgres_py.errors import ConfigError
 
-
 SHUTDOWN_S = 3.0  # running requests get this long when the server stops
 LINE_BYTES_MAX = 65_536  # of a request line: long targets come by GET, too
 

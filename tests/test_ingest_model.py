@@ -69,10 +69,8 @@ async def run_stream(
                 case "u":
                     assert isinstance(store, MemoryStore)
                     store.away = True
-                    try:
+                    with contextlib.suppress(StoreUnavailable):
                         await rig.flusher.tick()
-                    except StoreUnavailable:
-                        pass
                     store.away = False
             if rng.random() < 0.15:
                 await compare(rig, models, spec)

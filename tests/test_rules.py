@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgres_py.errors import ConfigError
-from tgres_py.model.name_test import PATTERN_CHARS_MAX, compile_test
+from tgres_py.model.name_pattern import PATTERN_CHARS_MAX, compile_test
 from tgres_py.model.retention import Cf, OnDuplicate, pairs_of
 from tgres_py.model.rules import (
     DEFAULT_AGGREGATION,

@@ -40,6 +40,6 @@ def drain_pure(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> t
 drain = drain_pure
 if NATIVE:
     with suppress(ImportError):  # built on Linux only: recvmmsg
-        from tgres_py.kernels import _udp
+        from tgres_py.kernels._udp import drain as drain_native
 
-        drain = _udp.drain
+        drain = drain_native

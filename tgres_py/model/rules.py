@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgres_py.errors import ConfigError
-from tgres_py.model.name_test import NameTest, compile_test
+from tgres_py.model.name_pattern import NameTest, compile_test
 from tgres_py.model.retention import (
     DEFAULT_RETENTION,
     BundleSpec,
