@@ -6,6 +6,7 @@ checkpoints, an unavailable store and kills in between.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
