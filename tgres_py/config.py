@@ -129,13 +129,13 @@ class Settings(BaseModel):
     )
     checkpoint_s: float = _setting(
         1_800.0,
-        "unfinished chunks are written at least this often, so that journal and recovery stay short",
+        "an image of the rings replaces the older journal at least this often, so that recovery stays short",
         unit="s",
         ge=10,
     )
     sql_freshness_s: float = _setting(
         600.0,
-        "how far SQL readers may lag behind; 0 = only whole chunks and checkpoints are written",
+        "how far SQL readers may lag behind; 0 = only whole chunks are written",
         unit="s",
         ge=0,
     )
@@ -198,7 +198,7 @@ class Settings(BaseModel):
     aggregation: Path | None = _setting(None, "carbon's storage-aggregation.conf", reloadable=True)
     late_grace_s: float = _setting(
         60.0,
-        "a slot is rolled up this long after its end; later points re-roll it",
+        "a chunk is written this long after its end; points that come later are merged into it in PostgreSQL",
         unit="s",
         ge=0,
     )
