@@ -184,10 +184,11 @@ class Server:
     async def _start_listeners(self) -> None:
         settings, sink = self.settings, self.intake
         tcp_limits = tcp.TcpLimits(connections_max=settings.connections_max)
+        totals = tcp.Totals()
         if settings.carbon:
             host, port = settings.carbon
             self.listeners["carbon"] = await tcp.start(
-                "carbon", host, port, carbon_line.WIRE_FORMAT, sink, tcp_limits
+                "carbon", host, port, carbon_line.WIRE_FORMAT, sink, tcp_limits, totals
             )
             self.listeners["carbon_udp"] = await udp.start(
                 "carbon_udp",
@@ -204,6 +205,7 @@ class Server:
                 carbon_pickle.wire_format(settings.frame_bytes_max),
                 sink,
                 tcp_limits,
+                totals,
             )
         if settings.http:
             self.http = HttpListener(make_app(self.source, ServerStatus(self), settings))
