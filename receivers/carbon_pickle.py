@@ -41,21 +41,18 @@ from tgres_py.model.points import Parsed, Reason, Times, Values
 FRAME_BYTES_MAX = 1_048_576
 LENGTH_BYTES = 4
 
-Columns = tuple[
-    list[bytes], Values
-]  # of a frame: names, and float64 (n, 2) of timestamps and values
+# Of a frame: names, and float64 (n, 2) of timestamps and values.
+Columns = tuple[list[bytes], Values]
 
 # A point behind its name, as the picklers of CPython write it in protocols 2 to 5: (memo) timestamp value
 # TUPLE2 (memo) TUPLE2 (memo); numbers as BINFLOAT or BININT.
 _MEMO = rb"(?:q.|r.{4}|\x94)?"
-_FRAME = (
-    rb"(?:\x95.{8})?"  # protocols 4 and 5 cut a long pickle into frames, between any two objects
-)
+# Protocols 4 and 5 cut a long pickle into frames, between any two objects.
+_FRAME = rb"(?:\x95.{8})?"
 _NUMBER = _FRAME + rb"(?:G(.{8})|J(.{4}))"
 _TUPLES = rb"\x86" + _MEMO + rb"\x86" + _MEMO + _FRAME
-_FLOATS = re.compile(
-    (_MEMO + _FRAME + rb"G(.{8})" + _FRAME + rb"G(.{8})") + _TUPLES, re.DOTALL
-).match
+_TWO_FLOATS = _FRAME + rb"G(.{8})" + _FRAME + rb"G(.{8})"
+_FLOATS = re.compile(_MEMO + _TWO_FLOATS + _TUPLES, re.DOTALL).match
 _NUMBERS = re.compile(_MEMO + _NUMBER + _NUMBER + _TUPLES, re.DOTALL).match
 _HEAD = re.compile(rb"\x80[\x02-\x05]" + _FRAME + rb"\]" + _MEMO, re.DOTALL).match
 # etsy's statsd, protocol 0.
