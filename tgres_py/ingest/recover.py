@@ -175,10 +175,10 @@ def _place_known(
 async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int64]) -> None:
     """Series that only the journal knows: they go by the rules, their rows are made later."""
     registry = intake.registry
-    if not runs:
-        return
-    ids = np.unique(np.concatenate([run.to_id[run.to_id >= 0] for run in runs]))
-    ids = ids[registry.bundle_of[ids] < 0] if len(ids) else ids
+    mentioned = np.zeros(registry.table.size, np.bool_)
+    for run in runs:
+        mentioned[run.to_id[run.to_id >= 0]] = True
+    ids = np.flatnonzero(mentioned & (registry.bundle_of[: len(mentioned)] < 0)).astype(np.int32)
     for at in range(0, len(ids), NAMES_SLICE):
         part = ids[at : at + NAMES_SLICE]
         for floor_s in np.unique(floors[part]).tolist():
