@@ -37,6 +37,7 @@ LATE_DELAY_S = 1.0  # late points gather this long
 BACKOFF_S = (0.25, 10.0)
 JOURNAL_WAIT_S = 5.0
 PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
+CROWDED_S = 60.0  # a journal half full is checkpointed this often
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
 
@@ -121,11 +122,15 @@ class Flusher:
                     await self._flush_chunk(segment, until)
             await self._relieve()
             await self._freshen()
-        if (
-            self.journal is not None
-            and clock.monotonic() - self._last_checkpoint >= self.pace.checkpoint_s
-        ):
+        if self._checkpoint_due():
             await self.checkpoint()
+
+    def _checkpoint_due(self) -> bool:
+        if self.journal is None:
+            return False
+        since = clock.monotonic() - self._last_checkpoint
+        crowded = self.journal.total_bytes > self.intake.limits.journal_bytes_max // 2
+        return since >= self.pace.checkpoint_s or (crowded and since >= CROWDED_S)
 
     # -- series rows -------------------------------------------------------------------------
 
@@ -232,10 +237,8 @@ class Flusher:
 
     def _journal_floor(self, segment: int) -> None:
         assert self.journal is not None
-        floor_s = self.reader.floor_s(segment, self._spec(segment))
-        if floor_s is not None:
-            ids = self.registry.ids_of_segment(segment)
-            self.journal.append(Record(Kind.FLOOR, ids, now_s=floor_s))
+        ids = self.registry.ids_of_segment(segment)
+        self.journal.append(Record(Kind.FLOOR, ids, now_s=self.registry.floor_s(segment)))
 
     async def _journal_synced(self) -> None:
         """Waits until the journal is on disk; not for ever: its disk may be full."""

@@ -169,7 +169,7 @@ class LateMerger:
                 ok = ~np.isnan(value)
                 step_s = spec.archives[number + 1].step_s
                 slots = up[1] + first // factor
-                ok &= (slots + 1) * step_s <= self._floors_s(unique, spec)[up[0]]
+                ok &= (slots + 1) * step_s <= self._floors_s(unique)[up[0]]
                 further = further.then(Changes(unique[up[0]][ok], slots[ok], value[ok]))
         result.rows += written.rows(spec, number)
         return further
@@ -201,7 +201,7 @@ class LateMerger:
         """Notes the changed cells that belong to the store."""
         slots = cells[1] + first
         step_s = spec.archives[number].step_s
-        below = (slots + 1) * step_s <= self._floors_s(ids, spec)[cells[0]]
+        below = (slots + 1) * step_s <= self._floors_s(ids)[cells[0]]
         row, column = cells[0][below], cells[1][below]
         written.rrd_ids.append(self._registry.rrd_id[ids[row]])
         written.slots.append(slots[below])
@@ -209,14 +209,12 @@ class LateMerger:
         if counts is not None:
             written.counts.append(counts[row, column])
 
-    def _floors_s(self, ids: Ids, spec: BundleSpec) -> Longs:
+    def _floors_s(self, ids: Ids) -> Longs:
         """Time of each series' floor; far in the past where the store has nothing."""
         segments, _ = self._registry.ring.locate(ids)
-        floors = np.full(len(ids), -(1 << 60), np.int64)
+        floors = np.empty(len(ids), np.int64)
         for segment in np.unique(segments).tolist():
-            floor_s = self._reader.floor_s(segment, spec)
-            if floor_s is not None:
-                floors[segments == segment] = floor_s
+            floors[segments == segment] = self._registry.floor_s(segment)
         return floors
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.ingest.registry import Registry
-from tgres_py.kernels import FLOOR_NONE
+from tgres_py.ingest.registry import NO_FLOOR_S, Registry
 from tgres_py.model.consolidation import rollup
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
@@ -71,9 +70,9 @@ class Reader:
         straddling: list[tuple[NDArray[np.int64], int]] = []
         for segment in np.unique(segments[segments >= 0]).tolist():
             at = np.flatnonzero(segments == segment)
-            floor_s = self.floor_s(segment, spec)
+            floor_s = self.registry.floor_s(segment)
             memory_from = from_slot
-            if floor_s is not None:
+            if floor_s != NO_FLOOR_S:
                 memory_from = max(from_slot, -(-floor_s // step_s))
                 if memory_from > from_slot:
                     stored.append((at, memory_from))
@@ -93,11 +92,6 @@ class Reader:
             known = ~np.isnan(rolled)
             out[at[known], slot - from_slot] = rolled[known]
         return out
-
-    def floor_s(self, segment: int, spec: BundleSpec) -> int | None:
-        """Time below which all slots of a segment are in the store; None when none are."""
-        floor = self.registry.ring.floor(segment)
-        return None if floor == FLOOR_NONE else floor * spec.archives[0].step_s
 
     def _from_ring(
         self, spec: BundleSpec, archive: int, segment: int, columns: Ids, from_slot: int, until_slot: int

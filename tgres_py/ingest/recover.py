@@ -1,8 +1,9 @@
 """Start: the store's series and the journal's points come back to where they were.
 
-The floor of each series (older slots are in the store) is in the journal, so that rings are rebuilt
-complete: a slot at or above the floor holds all points it ever got. Series that the journal doesn't
-mention have nothing outside the store; their floor is the start of the running chunk.
+The floor of each series (older slots are in the store), or that it has none, is in the journal, so that
+rings are rebuilt complete: a slot at or above the floor holds all points it ever got. Series of the
+store whose floor the journal doesn't tell have nothing outside the store; theirs is the start of the
+running chunk. The registry opens when all is done; until then points wait in the late queue.
 
 A journal that doesn't belong to the store (another database, files copied …) says nothing about floors:
 all that it holds is merged like late points, and series of the store take points from now on.
@@ -22,12 +23,13 @@ from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
+from tgres_py.ingest.registry import NO_FLOOR_S
 from tgres_py.model.points import Ids
 from tgres_py.storage.port import Store
 
 log = logging.getLogger(__name__)
 
-NO_FLOOR_S = -(1 << 60)
+UNTOLD_S = -(1 << 61)
 NAMES_SLICE = 50_000  # names that the loop takes in at once: about 30 ms
 POINTS_SLICE = 200_000
 
@@ -100,7 +102,7 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
     for run in runs:
         run.to_id = await _ids_of(intake, run)
     size = registry.table.size
-    floors = np.full(size, NO_FLOOR_S, np.int64)
+    floors = np.full(size, UNTOLD_S, np.int64)
     if ours:
         for run in runs:
             for old, floor_s in run.floors:
@@ -111,10 +113,9 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
     if not ours:
         unsure[:] = True
     elif result.damage.records:
-        unsure[known] = floors[known] == NO_FLOOR_S
-    _place_known(intake, known, rows.bundle_id, floors, unsure, runs)
+        unsure[known] = floors[known] == UNTOLD_S
+    _place_known(intake, known, rows.bundle_id, floors, unsure)
     await _place_others(intake, runs, floors)
-    registry.open()
     intake.journal_names()
 
     if journal is not None:
@@ -123,6 +124,8 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         if not ours:
             await journal.synced()
             await _bind(store, journal)
+    registry.open()
+    intake.journal_names()
     result.series = len(known)
     result.seconds = clock.monotonic() - begin
     return result
@@ -151,25 +154,19 @@ def _place_known(
     bundle_ids: NDArray[np.int32],
     floors: NDArray[np.int64],
     unsure: NDArray[np.bool_],
-    runs: list[Run],
 ) -> None:
     """Gives the store's series their segments, by bundle and floor."""
     registry = intake.registry
-    in_journal = np.zeros(registry.table.size, np.bool_)
-    for run in runs:
-        in_journal[run.to_id[run.to_id >= 0]] = True
     now = clock.now_s()
     for db_id in np.unique(bundle_ids).tolist():
         bundle = registry.bundle_db_ids.index(db_id)
         finest = registry.bundle_specs[bundle].archives[0]
         ids = known[bundle_ids == db_id]
         floor_of = floors[ids]
-        floor_of[~in_journal[ids]] = now // finest.chunk_s * finest.chunk_s
+        floor_of[floor_of == UNTOLD_S] = now // finest.chunk_s * finest.chunk_s
         floor_of[unsure[ids]] = (now // finest.step_s + 1) * finest.step_s
         for floor_s in np.unique(floor_of).tolist():
-            registry.place(
-                ids[floor_of == floor_s], bundle, None if floor_s == NO_FLOOR_S else floor_s
-            )
+            registry.place(ids[floor_of == floor_s], bundle, floor_s)
 
 
 async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int64]) -> None:
@@ -181,10 +178,9 @@ async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int6
     ids = np.flatnonzero(mentioned & (registry.bundle_of[: len(mentioned)] < 0)).astype(np.int32)
     for at in range(0, len(ids), NAMES_SLICE):
         part = ids[at : at + NAMES_SLICE]
-        for floor_s in np.unique(floors[part]).tolist():
-            registry.admit_by_rules(
-                part[floors[part] == floor_s], None if floor_s == NO_FLOOR_S else floor_s
-            )
+        floor_of = np.maximum(floors[part], NO_FLOOR_S)
+        for floor_s in np.unique(floor_of).tolist():
+            registry.admit_by_rules(part[floor_of == floor_s], floor_s)
         registry.give_back(part)
         await asyncio.sleep(0)
 

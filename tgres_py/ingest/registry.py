@@ -25,6 +25,7 @@ SEGMENT_SERIES_MAX = 4_096
 SEGMENT_SERIES_MIN = 64
 NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
+NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
 Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
@@ -123,7 +124,7 @@ class Registry:
             yield np.arange(first, end, dtype=np.int32), self.table.name_lines(first, end)
 
     def fresh_floors(self) -> list[tuple[Ids, int]]:
-        """Series that were placed in segments with a floor, and its time; each once."""
+        """Series that were placed, and the time of their segments' floor; each once."""
         floors, self._fresh_floors = self._fresh_floors, []
         return floors
 
@@ -143,7 +144,7 @@ class Registry:
         self.admit_by_rules(pending)
         self._uncreated.append((first, end))
 
-    def admit_by_rules(self, ids: Ids, floor_s: int | None = None) -> None:
+    def admit_by_rules(self, ids: Ids, floor_s: int = NO_FLOOR_S) -> None:
         """Admits series under the retention rules; ``floor_s``: see ``place``."""
         if len(ids) == 0:
             return
@@ -173,15 +174,15 @@ class Registry:
             self._bundle_count.append(0)
         return found
 
-    def place(self, ids: Ids, bundle: int, floor_s: int | None = None) -> None:
+    def place(self, ids: Ids, bundle: int, floor_s: int = NO_FLOOR_S) -> None:
         """Gives series of one bundle their columns in the ring.
 
-        ``floor_s``: all that is older is in the store already (None: the store has nothing of them);
+        ``floor_s``: all that is older is in the store already;
         series with different floors come into different segments.
         """
         spec = self.bundle_specs[bundle]
         finest = spec.archives[0]
-        floor = FLOOR_NONE if floor_s is None else -(-floor_s // finest.step_s)
+        floor = FLOOR_NONE if floor_s == NO_FLOOR_S else -(-floor_s // finest.step_s)
         self._grow(int(ids.max(initial=-1)) + 1)
         self.bundle_of[ids] = bundle
         at = 0
@@ -193,8 +194,7 @@ class Registry:
             part = ids[at : at + room]
             self.ring.place(part, segment)
             self.segment_ids[segment].append(part)
-            if self.ring.floor(segment) != FLOOR_NONE:
-                self._fresh_floors.append((part, self.ring.floor(segment) * finest.step_s))
+            self._fresh_floors.append((part, self.floor_s(segment)))
             at += room
         self._bundle_count[bundle] += len(ids)
 
@@ -223,6 +223,13 @@ class Registry:
             rrd_id = np.zeros(room, np.int64)
             rrd_id[: len(self.rrd_id)] = self.rrd_id
             self.bundle_of, self.rrd_id = bundle_of, rrd_id
+
+    def floor_s(self, segment: int) -> int:
+        """Time below which all slots of a segment are in the store; NO_FLOOR_S when none are."""
+        floor = self.ring.floor(segment)
+        if floor == FLOOR_NONE:
+            return NO_FLOOR_S
+        return floor * self.bundle_specs[self.segment_bundle[segment]].archives[0].step_s
 
     def ids_of_segment(self, segment: int) -> Ids:
         """Ids in order of their columns."""
