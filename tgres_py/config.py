@@ -217,6 +217,9 @@ class Settings(BaseModel):
         2_000_000, "late points that wait in memory for the store", unit="points", ge=1
     )
     series_max: int = _setting(20_000_000, "points of further series are refused", ge=1)
+    line_bytes_max: int = _setting(
+        16_384, "longest plaintext line", unit="bytes", ge=64, le=64 * KIB
+    )
     name_bytes_max: int = _setting(
         1_024, "longest series name, tags included", unit="bytes", ge=16, le=2_048
     )

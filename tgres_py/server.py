@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
 
 from http_api.app import make_app
@@ -40,6 +41,8 @@ log = logging.getLogger("tgres")
 
 RETRY_S = (0.5, 10.0)
 INDEX_EVERY_S = 1.0
+ROOM_EVERY_S = 0.1
+SETTLE_S = 2.0  # a query waits this long for late points to be merged
 DROPS_EVERY_S = 5.0
 PING_TIMEOUT_S = 2.0
 
@@ -86,8 +89,16 @@ class ServerSource:
         return self._registry.specs(ids)
 
     async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
-        await self._flusher.settle()
+        await self._settle()
         return await self._reader.fetch(ids, archive, from_slot, until_slot)
+
+
+    async def _settle(self) -> None:
+        """Merges queued late points first, unless the store is away: what is in memory can be read on."""
+        if self._flusher.available:
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self._flusher.settle()
 
 
 class ServerStatus:
@@ -152,6 +163,7 @@ class Server:
         self._spawn(self._open(), "recover")
         self._spawn(self.flusher.run(), "flusher")
         self._spawn(self._index(), "index")
+        self._spawn(self._watch_room(), "room")
         self._spawn(self._watch_drops(), "udp-drops")
 
     async def _start_store(self) -> None:
@@ -185,16 +197,17 @@ class Server:
         settings, sink = self.settings, self.intake
         tcp_limits = tcp.TcpLimits(connections_max=settings.connections_max)
         totals = tcp.Totals()
+        line_format = carbon_line.wire_format(settings.line_bytes_max)
         if settings.carbon:
             host, port = settings.carbon
             self.listeners["carbon"] = await tcp.start(
-                "carbon", host, port, carbon_line.WIRE_FORMAT, sink, tcp_limits, totals
+                "carbon", host, port, line_format, sink, tcp_limits, totals
             )
             self.listeners["carbon_udp"] = await udp.start(
                 "carbon_udp",
                 host,
                 self.listeners["carbon"].address[1],
-                carbon_line.parse,
+                line_format.parse,
                 sink,
                 udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes),
             )
@@ -254,6 +267,12 @@ class Server:
         while True:
             await asyncio.sleep(INDEX_EVERY_S)
             await asyncio.to_thread(self.source.sync_index)
+
+    async def _watch_room(self) -> None:
+        """Lets waiting senders go on when the journal's disk has caught up."""
+        while True:
+            await asyncio.sleep(ROOM_EVERY_S)
+            self.intake.room()
 
     async def _serve_flush_requests(self) -> None:
         """NOTIFY tgres_flush, 'glob': SQL readers ask for what is in memory."""
