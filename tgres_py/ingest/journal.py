@@ -234,6 +234,7 @@ class Journal:
     def __init__(self, folder: Path, sync_s: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._lock_fd = self._lock()
         self.old_files = list_files(folder)
         self.journal_id = self.old_files[-1].journal_id if self.old_files else uuid.uuid4().hex
         self.incarnation = self.old_files[-1].incarnation + 1 if self.old_files else 1
@@ -244,6 +245,7 @@ class Journal:
         self._number = self.old_files[-1].number if self.old_files else 0
         self._pending: list[Record] = []
         self._pending_bytes = 0
+        self._unsynced: list[Record] = []  # written to the current file, not yet synced
         self._appended = 0
         self._synced = 0
         self._closing = False
@@ -253,7 +255,7 @@ class Journal:
         self._sizes: dict[int, int] = {
             f.number: f.path.stat().st_size for f in self.old_files
         }
-        self._lock_fd = self._lock()
+        self._synced_size = 0  # of the current file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def _lock(self) -> int:
@@ -344,43 +346,55 @@ class Journal:
 
     def _run(self) -> None:
         todo: list[Record] = []
-        last_sync = clock.monotonic()
+        last_try = clock.monotonic()
         while True:
             with self._wake:
-                wait = self._interval_s - (clock.monotonic() - last_sync)
-                if wait > 0 and not self._closing and not self._waiters and self._pending_bytes <= WRITE_BYTES:
-                    self._wake.wait(wait)
+                self._wait(self._interval_s - (clock.monotonic() - last_try))
                 todo += self._pending
                 self._pending = []
                 upto = self._appended
                 closing = self._closing
                 must_sync = bool(self._waiters)
             try:
+                if self.failed:
+                    self._rewind()
                 self._write(todo)
-                self._pending_bytes_done()
-                if closing or must_sync or clock.monotonic() - last_sync >= self._interval_s:
-                    if self._fd >= 0 and upto > self._synced:
-                        os.fdatasync(self._fd)
-                        self.syncs += 1
-                    last_sync = clock.monotonic()
+                self._count_pending(todo)
+                if closing or must_sync or clock.monotonic() - last_try >= self._interval_s:
+                    if upto > self._synced:
+                        self._sync()
+                    last_try = clock.monotonic()
                     self._synced = upto
                     self._tell()
-                if self.failed:
-                    log.warning("journal: writing works again")
-                    self.failed = None
+                    self._works_again()
             except OSError as e:
                 if self.failed is None:
                     log.error("journal: %s; going on in memory, trying again", e)
                 self.failed = str(e)
-                last_sync = clock.monotonic()
-                if not closing:
-                    continue
+                todo[:0] = self._unsynced
+                self._unsynced = []
+                self._count_pending(todo)
+                last_try = clock.monotonic()
             if closing:
+                if todo:
+                    log.error("journal: %d records could not be written", len(todo))
                 return
 
-    def _pending_bytes_done(self) -> None:
+    def _wait(self, seconds: float) -> None:
+        """Waits until there is something to do; the full time while the disk makes trouble."""
+        if self.failed:
+            self._wake.wait_for(lambda: self._closing, seconds)
+        elif not (self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0):
+            self._wake.wait(seconds)
+
+    def _works_again(self) -> None:
+        if self.failed:
+            log.warning("journal: writing works again")
+            self.failed = None
+
+    def _count_pending(self, todo: list[Record]) -> None:
         with self._wake:
-            self._pending_bytes = sum(r.pending_bytes for r in self._pending)
+            self._pending_bytes = sum(r.pending_bytes for r in [*todo, *self._pending])
 
     def _tell(self) -> None:
         with self._wake:
@@ -391,45 +405,64 @@ class Journal:
                 loop.call_soon_threadsafe(event.set)
 
     def _write(self, todo: list[Record]) -> None:
-        """Writes the records and takes them off the list, file by file, so that none is written twice."""
+        """Writes the records and takes them off the list, file by file."""
         while todo:
             if todo[0] is _ROTATE:
                 self._open_next()
                 del todo[0]
                 continue
             end = next((i for i, r in enumerate(todo) if r is _ROTATE), len(todo))
-            self._write_bytes(b"".join(encode(r) for r in _joined(todo[:end])))
+            data = b"".join(encode(r) for r in _joined(todo[:end]))
+            _write_all(self._fd, data)
+            self.bytes_written += len(data)
+            self._sizes[self._number] += len(data)
+            self._unsynced += todo[:end]
             del todo[:end]
 
-    def _write_bytes(self, data: bytes) -> None:
-        at = os.lseek(self._fd, 0, os.SEEK_CUR)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError:
-            # leave no half record behind: it would only cost the reader a search
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, at)
-                os.lseek(self._fd, at, os.SEEK_SET)
-            raise
-        self.bytes_written += len(data)
-        self._sizes[self._number] = at + len(data)
+    def _sync(self) -> None:
+        os.fdatasync(self._fd)
+        self.syncs += 1
+        self._unsynced = []
+        self._synced_size = self._sizes[self._number]
+
+    def _rewind(self) -> None:
+        """Back to what is surely on disk: after a failed sync the kernel forgets what it could not
+        write, and the next sync succeeds without it."""
+        os.ftruncate(self._fd, self._synced_size)
+        os.lseek(self._fd, self._synced_size, os.SEEK_SET)
+        self._sizes[self._number] = self._synced_size
 
     def _open_next(self) -> None:
         if self._fd >= 0:
-            os.fdatasync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+            self._sync()
         number = self._number + 1
-        fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         head = FILE_HEADER.pack(FILE_MAGIC, uuid.UUID(self.journal_id).bytes, self.incarnation, number)
-        os.write(fd, head)
+        fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, head)
+            os.fdatasync(fd)
+            _sync_folder(self.folder)
+        except OSError:
+            os.close(fd)
+            raise
+        if self._fd >= 0:
+            os.close(self._fd)
         self._fd, self._number = fd, number
-        self._sizes[number] = len(head)
-        folder = os.open(self.folder, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        self._sizes[number] = self._synced_size = len(head)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _joined(records: list[Record]) -> Iterator[Record]:
