@@ -12,6 +12,9 @@ A bad point costs itself; a pickle that can't be read costs its frame (one MALFO
 the limit can't be skipped with confidence (it is most often text sent to the wrong port), so it ends the
 connection: counted as LIMIT, ``rest`` is the length, and the format's ``wanted(rest)`` is -1.
 Timestamps and NaN as in carbon's plaintext. Blanks in names are let through, as carbon does.
+
+For a registry that finds names by itself (the server's), frames of plain points are read by a native kernel where
+it is built; what it finds odd about a frame or a name comes here. The tests run over all ways and ask for the same outcome.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from receivers.block import (
     CONTROLS,
@@ -32,14 +36,22 @@ from receivers.block import (
     Rejects,
     check_name,
     parsed,
-    resolve_block,
 )
 from receivers.pickle_reader import PickleRefused, load
-from receivers.sink import Data, NameRegistry, WireFormat
-from tgres_py.model.points import Parsed, Reason, Times, Values
+from receivers.sink import Data, NameRegistry, NameScanner, WireFormat
+from tgres_py.kernels.names_py import ODD, REFUSED
+from tgres_py.kernels.pickle_frames import LENGTH_BYTES, Sizes, Starts, cut_frames, read_frames
+from tgres_py.model.points import (
+    Ids,
+    Parsed,
+    PointBlock,
+    Reason,
+    Times,
+    Values,
+    empty_block,
+)
 
 FRAME_BYTES_MAX = 1_048_576
-LENGTH_BYTES = 4
 
 # Of a frame: names, and float64 (n, 2) of timestamps and values.
 Columns = tuple[list[bytes], Values]
@@ -72,29 +84,93 @@ def parse(
     data: Data, now_s: int, registry: NameRegistry, frame_bytes_max: int = FRAME_BYTES_MAX
 ) -> Parsed:
     """The points of all complete frames in ``data``; ``rest`` is the unfinished one at the end."""
+    scanner = registry if isinstance(registry, NameScanner) else None
+    read = read_frames if scanner else cut_frames
+    starts, sizes, times, values, odd, used = read(data, now_s, frame_bytes_max)
     view = memoryview(data)
     rejects = Rejects()
+    named: dict[int, bytes] = {}  # names that are left to resolve(), by position in the columns
+    if odd:
+        points, at = _read_odd(view, odd, now_s, rejects)
+        named = dict(zip((at + np.arange(len(at))).tolist(), points.names, strict=True))
+        odd_times, odd_values = points.arrays()
+        starts, sizes = np.insert(starts, at, 0), np.insert(sizes, at, -1)
+        times, values = np.insert(times, at, odd_times), np.insert(values, at, odd_values)
+    ids = np.full(len(times), -1, np.int32)
+    if scanner and len(ids) > len(named):
+        _drop_nan(view, starts, sizes, values, rejects)
+        ids = scanner.scan_names(data, starts, sizes)
+        named |= _odd_names(view, starts, sizes, ids, rejects)
+    _resolve(named, ids, registry, rejects)
+    block = PointBlock(ids, times, values)
+    if ids.min(initial=0) < 0:
+        taken = ids >= 0
+        block = PointBlock(ids[taken], times[taken], values[taken])
+    return parsed(block, rejects, _rest(view[used:], frame_bytes_max, rejects))
+
+
+def _read_odd(
+    view: memoryview, odd: list[tuple[int, int, int]], now_s: int, rejects: Rejects
+) -> tuple[_Points, NDArray[np.int64]]:
+    """The points of odd frames, and in front of which position of the columns each belongs, int64 (n,)."""
     points = _Points(now_s, rejects)
-    at, end = 0, len(view)
-    while end - at >= LENGTH_BYTES:
-        size = _length(view, at)[0]
-        if size > frame_bytes_max:
-            rejects.add(Reason.LIMIT, bytes(view[at : at + 32]))
-            end = at + LENGTH_BYTES
-            break
-        if end - at - LENGTH_BYTES < size:
-            break
-        points.add_frame(bytes(view[at + LENGTH_BYTES : at + LENGTH_BYTES + size]))
-        at += LENGTH_BYTES + size
-    block = resolve_block(points.names, *points.arrays(), rejects, registry)
-    return parsed(block, rejects, bytes(view[at:end]))
+    at: list[int] = []
+    for position, start, end in odd:
+        points.add_frame(bytes(view[start:end]))
+        at += [position] * (len(points.names) - len(at))
+    return points, np.array(at, np.int64)
+
+
+def _drop_nan(
+    view: memoryview, starts: Starts, sizes: Sizes, values: Values, rejects: Rejects
+) -> None:
+    """Counts points without a value; their sizes become -1, so that they make no series."""
+    for i in np.flatnonzero(np.isnan(values)).tolist():
+        name = bytes(view[starts[i] : starts[i] + sizes[i]])
+        rejects.add(check_name(name) or Reason.NAN, b"point " + name)
+        sizes[i] = -1
+
+
+def _odd_names(
+    view: memoryview, starts: Starts, sizes: Sizes, ids: Ids, rejects: Rejects
+) -> dict[int, bytes]:
+    """Names that the scan left over and that may be good, by position."""
+    names = {}
+    for i in np.flatnonzero(ids == ODD).tolist():
+        name = bytes(view[starts[i] : starts[i] + sizes[i]])
+        refused = check_name(name)
+        if refused:
+            rejects.add(refused, b"point " + name)
+        else:
+            names[i] = name
+    return names
+
+
+def _resolve(named: dict[int, bytes], ids: Ids, registry: NameRegistry, rejects: Rejects) -> None:
+    """Fills in the ids of names that need the registry's rules, and counts what is refused."""
+    if named:
+        names = list(named.values())
+        ids[list(named)], refused = registry.resolve(names)
+        for position, reason in refused.items():
+            rejects.add(reason, names[position])
+    beyond = int((ids == REFUSED).sum())
+    if beyond:
+        rejects.counts[Reason.LIMIT] += beyond
+
+
+def _rest(unused: memoryview, frame_bytes_max: int, rejects: Rejects) -> bytes:
+    """What is kept for the next time: an unfinished frame, or the length of one that is too long."""
+    if len(unused) >= LENGTH_BYTES and _length(unused)[0] > frame_bytes_max:
+        rejects.add(Reason.LIMIT, bytes(unused[:32]))
+        return bytes(unused[:LENGTH_BYTES])
+    return bytes(unused)
 
 
 def finish(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
     """What is left at the end of a stream is a torn frame: counted, not taken."""
     rejects = Rejects()
     rejects.add(Reason.MALFORMED, bytes(data[:32]))
-    return parsed(resolve_block([], np.empty(0, np.int64), np.empty(0), rejects, registry), rejects)
+    return parsed(empty_block(), rejects)
 
 
 class _Points:

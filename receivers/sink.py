@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tgres_py.model.points import Ids, Parsed, Reason, Times, Values
 
 Data = bytes | bytearray | memoryview
@@ -33,6 +36,20 @@ class LineScanner(Protocol):
 
         An id of -2 marks an odd line, left to the caller (``odd``: position in the columns, line);
         one of -3 a new series beyond the limit. ``used``: bytes up to the end of the last line.
+        """
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...
+
+
+@runtime_checkable
+class NameScanner(Protocol):
+    """A registry that finds names where they lie in a buffer: the server's own, with its native kernel."""
+
+    def scan_names(self, data: Data, starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> Ids:
+        """Ids of the names at ``starts`` that are ``sizes`` bytes long, int32 (n,).
+
+        -2 marks an odd name, left to the caller; -3 a new series beyond the limit; -1 stands where the size is
+        below 0.
         """
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
 from tgres_py.kernels import FLOOR_NONE, NameTable, RingStore
@@ -78,6 +79,15 @@ class Registry:
         columns = self.table.parse(data, now_s, self._name_bytes_max, max(0, room))
         self.admit()
         return columns
+
+    def scan_names(
+        self, data: bytes | bytearray | memoryview, starts: Times, sizes: NDArray[np.int32]
+    ) -> Ids:
+        """Ids of names that lie in a buffer, as NameTable.look_up; new names are admitted."""
+        room = self._series_max - self.table.size
+        ids: Ids = self.table.look_up(data, starts, sizes, self._name_bytes_max, max(0, room))
+        self.admit()
+        return ids
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
         """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position."""

@@ -12,9 +12,11 @@ known keys need no lock while a parse (which releases the GIL) adds others.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, strtod
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from tgres_py.kernels._number cimport number
 
 import os
 
@@ -26,7 +28,6 @@ cdef enum:
     BLOCKS_MAX = 1 << 14
     ARENA = 1 << 20
     ARENAS_MAX = 1 << 16
-    VALUE_BYTES_MAX = 63
 
 cdef int32_t ODD = -2
 cdef int32_t REFUSED = -3
@@ -36,12 +37,6 @@ cdef struct Key:
     int32_t id
     int32_t next          # the key that followed last time
     uint16_t length
-
-cdef double[23] POW10
-cdef int _i
-POW10[0] = 1.0
-for _i in range(1, 23):
-    POW10[_i] = POW10[_i - 1] * 10.0
 
 
 cdef inline uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
@@ -414,6 +409,71 @@ cdef class NameTable:
         self.last = k
         return self.keys[k >> BLOCK_BITS][k & (BLOCK - 1)].id
 
+    def look_up(self, data, starts, sizes, Py_ssize_t name_bytes_max=1024, Py_ssize_t new_max=1 << 30):
+        """Ids (int32) of the names that lie in ``data`` at ``starts`` (int64), ``sizes`` (int32) bytes long.
+
+        -2 marks an odd name, -3 a new one beyond ``new_max``; -1 stands where the size is below 0.
+        IndexError when a name doesn't lie in ``data``; the names before it are taken.
+        """
+        cdef const uint8_t[::1] view = data
+        cdef const int64_t[::1] starts_v = starts
+        cdef const int32_t[::1] sizes_v = sizes
+        cdef Py_ssize_t n = starts_v.shape[0], room = view.shape[0], i
+        if sizes_v.shape[0] != n:
+            raise ValueError("starts and sizes differ in length")
+        ids = np.empty(n, np.int32)
+        if n == 0 or room == 0:
+            if n and np.max(sizes) >= 0:
+                raise IndexError("a name beyond the data")
+            ids[:] = -1
+            return ids
+        cdef int32_t[::1] out = ids
+        cdef const char* p = <const char*>&view[0]
+        cdef bint inside = True
+        with nogil:
+            for i in range(n):
+                if sizes_v[i] < 0:
+                    out[i] = -1
+                    continue
+                inside = 0 <= starts_v[i] <= room - sizes_v[i]
+                if not inside:
+                    break
+                out[i] = self.look_up_one(p + starts_v[i], sizes_v[i], name_bytes_max, &new_max)
+        if not inside:
+            raise IndexError("a name beyond the data")
+        return ids
+
+    cdef int32_t look_up_one(
+        self, const char* p, Py_ssize_t n, Py_ssize_t name_bytes_max, Py_ssize_t* new_max
+    ) noexcept nogil:
+        cdef Key* key
+        cdef int32_t k = -1
+        cdef uint64_t h
+        if self.last >= 0:
+            k = self.keys[self.last >> BLOCK_BITS][self.last & (BLOCK - 1)].next
+            if k >= 0:
+                key = &self.keys[k >> BLOCK_BITS][k & (BLOCK - 1)]
+                if key.length != n or memcmp(p, key.text, n) != 0:
+                    k = -1
+        if k < 0:
+            if n == 0:
+                return ODD
+            h = hash_bytes(p, n, self.seed)
+            k = self.find(p, n, h)
+            if k < 0:
+                if n > name_bytes_max or not is_plain(p, n):
+                    return ODD
+                if new_max[0] <= 0:
+                    return REFUSED
+                k = self.insert(p, n, h, -1)
+                if k < 0:
+                    return REFUSED
+                new_max[0] -= 1
+        if self.last >= 0:
+            self.keys[self.last >> BLOCK_BITS][self.last & (BLOCK - 1)].next = k
+        self.last = k
+        return self.keys[k >> BLOCK_BITS][k & (BLOCK - 1)].id
+
 
 cdef inline bint is_plain(const char* p, Py_ssize_t n) noexcept nogil:
     """ASCII, no tags, no empty nodes: a name that is canonical as it stands."""
@@ -426,48 +486,3 @@ cdef inline bint is_plain(const char* p, Py_ssize_t n) noexcept nogil:
             return False
         before = p[i]
     return before != 46
-
-
-cdef inline const char* number(const char* p, const char* e, double* value) noexcept nogil:
-    """Reads a decimal number; NULL when it isn't one, or is one that only Python reads."""
-    cdef const char* begin = p
-    cdef uint64_t m = 0
-    cdef int digits = 0, fraction = 0, negative = 0, plain = 1
-    cdef char[VALUE_BYTES_MAX + 1] text
-    cdef char* stop
-    cdef Py_ssize_t n
-    cdef double v
-    if p < e and p[0] == 45:
-        negative = 1
-        p += 1
-    while p < e and 48 <= p[0] <= 57:
-        m = m * 10 + (p[0] - 48)
-        digits += 1
-        p += 1
-    if p < e and p[0] == 46:
-        p += 1
-        while p < e and 48 <= p[0] <= 57:
-            m = m * 10 + (p[0] - 48)
-            digits += 1
-            fraction += 1
-            p += 1
-    if digits == 0:
-        return NULL
-    if p < e and p[0] != 32:
-        plain = 0
-        while p < e and (48 <= p[0] <= 57 or p[0] == 43 or p[0] == 45 or p[0] == 101 or p[0] == 69):
-            p += 1
-    # both the digits and the power of ten are exact doubles: one correctly rounded division
-    if plain and digits <= 18 and m <= (1ULL << 53) and fraction <= 22:
-        v = <double>m
-        if fraction:
-            v /= POW10[fraction]
-        value[0] = -v if negative else v
-        return p
-    n = p - begin
-    if n > VALUE_BYTES_MAX:
-        return NULL
-    memcpy(text, begin, n)
-    text[n] = 0
-    value[0] = strtod(text, &stop)
-    return p if stop == text + n else NULL

@@ -129,6 +129,40 @@ class NameTable:
             ids[i] = found
         return ids, times, values, odd, used
 
+    def look_up(
+        self,
+        data: bytes | bytearray | memoryview,
+        starts: NDArray[np.int64],
+        sizes: NDArray[np.int32],
+        name_bytes_max: int = 1024,
+        new_max: int = 1 << 30,
+    ) -> NDArray[np.int32]:
+        """Ids (int32) of the names that lie in ``data`` at ``starts`` (int64), ``sizes`` (int32) bytes long.
+
+        -2 marks an odd name, -3 a new one beyond ``new_max``; -1 stands where the size is below 0.
+        IndexError when a name doesn't lie in ``data``; the names before it are taken.
+        """
+        text = bytes(data)
+        ids = np.full(len(starts), -1, np.int32)
+        for i, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
+            if size < 0:
+                continue
+            if not 0 <= start <= len(text) - size:
+                raise IndexError("a name beyond the data")
+            name = text[start : start + size]
+            found = self._ids.get(name, -1) if name else -1
+            if found < 0:
+                if size > name_bytes_max or not is_plain(name):
+                    ids[i] = ODD
+                    continue
+                if new_max <= 0:
+                    ids[i] = REFUSED
+                    continue
+                new_max -= 1
+                found = self.add(name)
+            ids[i] = found
+        return ids
+
     def _line(
         self, line: bytes, now_s: int, name_bytes_max: int
     ) -> tuple[bytes, int, float] | None:

@@ -1,0 +1,3 @@
+from tgres_py.kernels.pickle_frames import Data, FrameColumns
+
+def read_frames(data: Data, now_s: int, frame_bytes_max: int) -> FrameColumns: ...
