@@ -13,8 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgres_py.errors import LimitExceeded
+from tgres_py.model import nametree
 from tgres_py.model.glob import PATTERN_CHARS_MAX
-from tgres_py.model.nametree import NO_ID, NameTree, TreeNode
+from tgres_py.model.nametree import NO_ID, TreeNode
+
+try:
+    from tgres_py.kernels import _tree
+
+    TREES = [nametree.NameTree, _tree.NameTree]
+except ImportError:
+    TREES = [nametree.NameTree]
+
+each_tree = pytest.mark.parametrize("make", TREES, ids=lambda make: make.__module__)
 
 NAMES = [
     "servers.web1.cpu.user",
@@ -28,8 +38,8 @@ NAMES = [
 ]
 
 
-def tree_of(names, first_id=0):
-    tree = NameTree()
+def tree_of(make, names, first_id=0):
+    tree = make()
     tree.add_many(names, first_id)
     return tree
 
@@ -38,8 +48,9 @@ def paths(tree, pattern):
     return [node.path for node in tree.find(pattern)]
 
 
-def test_find_tells_leaves_from_branches():
-    tree = tree_of(NAMES, 10)
+@each_tree
+def test_find_tells_leaves_from_branches(make):
+    tree = tree_of(make, NAMES, 10)
     assert tree.find("servers.web1.*") == [TreeNode("servers.web1.cpu", "cpu", True, True, 12)]
     assert tree.find("*") == [
         TreeNode("load", "load", True, False, 16),
@@ -51,13 +62,15 @@ def test_find_tells_leaves_from_branches():
     ]
 
 
-def test_expand_gives_ids_by_name():
-    ids = tree_of(NAMES).expand("servers.*.cpu.user")
+@each_tree
+def test_expand_gives_ids_by_name(make):
+    ids = tree_of(make, NAMES).expand("servers.*.cpu.user")
     assert ids.dtype == np.int32
     # By code points of whole names: "db-1." comes before "db.", unlike element by element.
     assert ids.tolist() == [4, 5, 0, 3]
 
 
+@each_tree
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -83,12 +96,13 @@ def test_expand_gives_ids_by_name():
         ("disk.used;dev=*;host=a", []),
     ],
 )
-def test_patterns(pattern, expected):
-    assert paths(tree_of(NAMES), pattern) == expected
+def test_patterns(make, pattern, expected):
+    assert paths(tree_of(make, NAMES), pattern) == expected
 
 
-def test_tagged_names_are_leaves_by_exact_name():
-    tree = tree_of(NAMES)
+@each_tree
+def test_tagged_names_are_leaves_by_exact_name(make):
+    tree = tree_of(make, NAMES)
     name = NAMES[-1]
     assert tree.find(name) == [TreeNode(name, name, True, False, 7)]
     assert tree.expand(name).tolist() == [7]
@@ -99,15 +113,17 @@ def test_tagged_names_are_leaves_by_exact_name():
     assert tree.get(name) == NO_ID
 
 
-def test_get():
-    tree = tree_of(NAMES)
+@each_tree
+def test_get(make):
+    tree = tree_of(make, NAMES)
     assert [tree.get(name) for name in NAMES] == list(range(len(NAMES)))
     for unknown in ("", ".", "servers", "servers.web1", "servers.web1.cpu.", "load.x", "nope"):
         assert tree.get(unknown) == NO_ID
 
 
-def test_remove_prunes_empty_branches():
-    tree = tree_of(NAMES)
+@each_tree
+def test_remove_prunes_empty_branches(make):
+    tree = tree_of(make, NAMES)
     assert tree.remove("servers.web2.cpu.user") == 3
     assert paths(tree, "servers.web2") == []
     assert tree.remove("servers.web1.cpu") == 2
@@ -124,15 +140,18 @@ def test_remove_prunes_empty_branches():
     assert tree.expand("**").tolist() == [5]
 
 
-def test_remove_turns_a_branch_back_into_a_leaf():
-    tree = tree_of(["a.b", "a.b.c"])
+@each_tree
+def test_remove_turns_a_branch_back_into_a_leaf(make):
+    tree = tree_of(make, ["a.b", "a.b.c"])
     assert tree.remove("a.b.c") == 1
     assert tree.find("a.*") == [TreeNode("a.b", "b", True, False, 0)]
-    assert tree._root == {"a": ("b", 0)}
+    if make is nametree.NameTree:
+        assert tree._root == {"a": ("b", 0)}
 
 
-def test_a_name_added_again_takes_the_new_id():
-    tree = tree_of([*NAMES, "a", "a.b"])
+@each_tree
+def test_a_name_added_again_takes_the_new_id(make):
+    tree = tree_of(make, [*NAMES, "a", "a.b"])
     tree.add_many([*NAMES, "a"], 100)
     assert len(tree) == len(NAMES) + 2
     assert tree.get("load") == 106
@@ -140,8 +159,9 @@ def test_a_name_added_again_takes_the_new_id():
     assert tree.get("a") == 108
 
 
-def test_limits():
-    tree = tree_of(NAMES)
+@each_tree
+def test_limits(make):
+    tree = tree_of(make, NAMES)
     assert len(tree.expand("servers.**", limit=6)) == 6
     with pytest.raises(LimitExceeded, match="render_series_max"):
         tree.expand("servers.**", limit=5, setting="render_series_max")
@@ -173,13 +193,14 @@ def slow_match(elements, parts):
     return any(fnmatch.fnmatchcase(parts[0], v) for v in variants) and slow_match(rest, parts[1:])
 
 
+@each_tree
 @given(
     st.lists(st.tuples(st.booleans(), name), max_size=25),
     st.lists(pattern, min_size=1, max_size=4),
 )
 @settings(max_examples=300, deadline=None)
-def test_equals_a_slow_model(changes, patterns):
-    tree = NameTree()
+def test_equals_a_slow_model(make, changes, patterns):
+    tree = make()
     model = {}
     for id_, (add, changed) in enumerate(changes):
         if add or changed not in model:
@@ -200,9 +221,10 @@ def test_equals_a_slow_model(changes, patterns):
         assert tree.expand(".".join(elements)).tolist() == ids
 
 
-def test_readers_see_a_whole_tree_while_names_are_added_and_removed():
+@each_tree
+def test_readers_see_a_whole_tree_while_names_are_added_and_removed(make):
     stay = [f"stay.s{i % 7}.x{i}" for i in range(700)]
-    tree = tree_of(stay)
+    tree = tree_of(make, stay)
     failures = []
 
     def read():
@@ -230,11 +252,12 @@ def test_readers_see_a_whole_tree_while_names_are_added_and_removed():
     assert len(tree) == 700
 
 
+@each_tree
 @pytest.mark.parametrize("pattern", ["stay.*", "**", "stay.x[0-9]*", "stay.**"])
-def test_a_writer_that_runs_wherever_memory_is_allocated(pattern):
+def test_a_writer_that_runs_wherever_memory_is_allocated(make, pattern):
     """Up to Python 3.11 the collector, and with it another thread, may run inside of list(dict.items())."""
     stay = [f"stay.x{i}" for i in range(100)]
-    tree = tree_of(stay)
+    tree = tree_of(make, stay)
     added = []
 
     def write(phase, info):

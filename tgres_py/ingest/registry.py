@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
-from tgres_py.kernels import FLOOR_NONE, NameTable, RingStore
+from tgres_py.kernels import FLOOR_NONE, NameTable, NameTree, RingStore
 from tgres_py.model.ident import NameRefused, canonical
-from tgres_py.model.nametree import NameTree
 from tgres_py.model.points import Ids, Reason, Times, Values
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.storage.port import SeriesRows
@@ -299,9 +298,7 @@ class Registry:
         first, end = self._indexed, min(self._admitted, self.table.size)
         if first < end:
             self._indexed = end
-            names = self.table.name_lines(first, end).decode().split("\n")
-            names.pop()
-            self.tree.add_many(names, first)
+            self.tree.add_lines(self.table.name_lines(first, end), first)
 
     def names(self, ids: Ids) -> list[str]:
         return [name.decode() for name in self.table.names(ids)]

@@ -13,11 +13,13 @@ NATIVE = False
 if TYPE_CHECKING:
     from tgres_py.kernels.names_py import NameTable
     from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
+    from tgres_py.model.nametree import NameTree
 else:
     if not os.environ.get("TGRES_PURE"):
         try:
             from tgres_py.kernels._names import NameTable
             from tgres_py.kernels._ring import FLOOR_NONE, RingStore
+            from tgres_py.kernels._tree import NameTree
 
             NATIVE = True
         except ImportError:
@@ -25,5 +27,6 @@ else:
     if not NATIVE:
         from tgres_py.kernels.names_py import NameTable
         from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
+        from tgres_py.model.nametree import NameTree
 
-__all__ = ["FLOOR_NONE", "NATIVE", "NameTable", "RingStore"]
+__all__ = ["FLOOR_NONE", "NATIVE", "NameTable", "NameTree", "RingStore"]

@@ -7,6 +7,8 @@ the child (72 bytes instead of 200); a node that is both is a dict that also hol
 the key "" (no element of a name is empty). Equal elements are one string.
 Names with tags aren't part of the tree: they are found by their exact canonical spelling.
 
+``kernels/_tree.pyx`` is the same, compiled.
+
 Readers and one writer may work at the same time without a lock: the writer only makes single dict
 operations on what readers can see, and readers iterate over copies made by one such operation.
 """
@@ -27,6 +29,7 @@ Node: TypeAlias = "int | Branch"
 
 _OWN_ID = ""
 _CACHED_BRANCHES_MAX = 10_000
+_BYTES_PER_NAME = 100
 NO_ID = -1
 
 
@@ -69,6 +72,17 @@ class NameTree:
                 if len(branches) >= _CACHED_BRANCHES_MAX:
                     branches.clear()
                 branches[parent] = grown
+
+    def add_lines(self, lines: bytes, first_id: int) -> None:
+        """As add_many; ``lines``: the names in UTF-8, an LF after each."""
+        names = lines.decode().split("\n")
+        names.pop()
+        self.add_many(names, first_id)
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory, about: measured with names of six elements."""
+        return _BYTES_PER_NAME * self._count
 
     def remove(self, name: str) -> int:
         """Removes a name and the branches that become empty; its id, or -1 when it is unknown."""
