@@ -46,7 +46,8 @@ class Rig:
 
     async def start(self) -> None:
         """Starts, or starts again after ``kill``."""
-        self.registry = Registry(self.match_many, RingStore())
+        self.ring = RingStore()
+        self.registry = Registry(self.match_many, self.ring)
         self.journal = Journal(self.folder, 0.05)
         self.journal.start()
         self.intake = Intake(self.registry, self.journal, self.limits)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +71,7 @@ class Flusher:
         self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
         self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
         self._late_since: float | None = None
+        self._doubt: tuple[int, Merge] | None = None  # number and outcome of a merge not confirmed
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
         self._last_checkpoint = clock.monotonic()
@@ -136,9 +139,10 @@ class Flusher:
 
     async def _create_series(self) -> None:
         registry = self.registry
-        if 0 in registry.bundle_db_ids:
-            registry.bundle_db_ids[:] = await self.store.ensure_bundles(registry.bundle_specs)
         while registry.uncreated:
+            while 0 in registry.bundle_db_ids:  # others may come while these are made
+                made = await self.store.ensure_bundles(registry.bundle_specs)
+                registry.bundle_db_ids[: len(made)] = made
             ids = registry.take_uncreated(CREATE_BATCH)
             if len(ids) == 0:
                 continue
@@ -203,24 +207,34 @@ class Flusher:
             )
         floor = self.ring.floor(segment)
         if floor < until_slot:
-            members = self.registry.ids_of_segment(segment)
-            rows = await self._straddling_rows(segment, {floor}, until_slot, members)
-            if rows:
-                await self.store.write_chunks(rows)
+            async with self._sealed(segment, until_slot):
+                members = self.registry.ids_of_segment(segment)
+                rows = await self._straddling_rows(segment, {floor}, until_slot, members)
+                if rows:
+                    await self.store.write_chunks(rows)
             await self._raise_floor(segment, until_slot)
+
+    @asynccontextmanager
+    async def _sealed(self, segment: int, until_slot: int) -> AsyncIterator[None]:
+        """Slots below ``until_slot`` take no points while they are written, and again when that fails.
+
+        What has points there has a row in the store first: no series without one can get any.
+        """
+        floor = self.ring.floor(segment)
+        self.ring.set_seal(segment, until_slot)
+        try:
+            await self._create_series()
+            yield
+        except BaseException:
+            self.ring.set_seal(segment, floor)
+            raise
 
     async def _flush_chunk(self, segment: int, until_slot: int) -> None:
         """Writes the slots of one chunk below ``until_slot``, then frees them."""
-        ring = self.ring
-        floor = ring.floor(segment)
-        ring.set_seal(segment, until_slot)
-        try:
-            rows = await self.rows_of(segment, ring.span(segment)[0], until_slot)
+        async with self._sealed(segment, until_slot):
+            rows = await self.rows_of(segment, self.ring.span(segment)[0], until_slot)
             if rows:
                 await self.store.write_chunks(rows)
-        except BaseException:
-            ring.set_seal(segment, floor)
-            raise
         self.flushes += 1
         self.intake.ledger.flushed += sum(
             int((~np.isnan(r.dp)).sum()) for r in rows if r.archive == 0
@@ -331,9 +345,11 @@ class Flusher:
         since = self._late_since or 0.0
         if not at_once and clock.monotonic() - since < LATE_DELAY_S:
             return
+        await self._settle_doubt()
         while self.intake.late:
             batch = self.intake.take_late(LATE_BATCH)
             try:
+                await self._create_series()
                 await self._merge_batch(batch)
             except BaseException:
                 self.intake.give_back_late(batch)
@@ -380,8 +396,21 @@ class Flusher:
                 self.journal.append(record)
             await self._journal_synced()
         result = await self._merger.merge(rest) if rest else Merge()
-        await self._commit_late(result.rows, seq)
+        self._doubt = seq, result
+        await self.store.write_chunks(result.rows, late_seq=seq)
+        self._doubt = None
         self.intake.late_done(rest, result.stored, result.overwritten, result.rejected)
+
+    async def _settle_doubt(self) -> None:
+        """A merge whose commit was not answered (connection lost, query cancelled) may have been done:
+        then it is not done again."""
+        if self._doubt is None:
+            return
+        seq, merge = self._doubt
+        if (await self.store.get_state()).late_seq >= seq:
+            done = self.intake.take_late_until(seq)
+            self.intake.late_done(done, merge.stored, merge.overwritten, merge.rejected)
+        self._doubt = None
 
     def _count_done(
         self, count: int, stored: int, overwritten: int, rejected: dict[Reason, int]
@@ -393,15 +422,6 @@ class Flusher:
         intake.ledger.overwritten += overwritten
         intake.ledger.rejected.update(rejected)
         intake.room()
-
-    async def _commit_late(self, rows: list[ChunkRows], seq: int) -> None:
-        """Writes a merge once: a commit whose answer was lost is recognised by its number."""
-        try:
-            await self.store.write_chunks(rows, late_seq=seq)
-        except StoreUnavailable:
-            state = await self.store.get_state()
-            if state.late_seq < seq:
-                raise
 
     # -- partial chunks ----------------------------------------------------------------------
 
@@ -455,17 +475,18 @@ class Flusher:
         if journal is None:
             return
         self._last_checkpoint = clock.monotonic()
-        number = journal.rotate()
+        async with self._lock:  # no late points are on their way
+            number = journal.rotate()
+            for late in self.intake.late:
+                journal.append(
+                    Record(Kind.LATE, late.ids, late.times, late.values, late.now_s, late.seq)
+                )
         size = self.registry.table.size
         for first in range(0, size, 1 << 16):
             end = min(size, first + (1 << 16))
             ids = np.arange(first, end, dtype=np.int32)
             journal.append(Record(Kind.NAMES, ids, blob=self.registry.table.name_lines(first, end)))
             await asyncio.sleep(0)
-        for late in list(self.intake.late):
-            journal.append(
-                Record(Kind.LATE, late.ids, late.times, late.values, late.now_s, late.seq)
-            )
         for segment in range(self.ring.segments):
             async with self._lock:
                 self._journal_floor(segment)

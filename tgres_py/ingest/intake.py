@@ -149,6 +149,12 @@ class Intake:
         taken, self.late = self.late, []
         return taken
 
+    def take_late_until(self, seq: int) -> list[Late]:
+        """All queued points of records up to number ``seq``; still counted as held."""
+        taken = [late for late in self.late if late.seq <= seq]
+        self.late = [late for late in self.late if late.seq > seq]
+        return taken
+
     def give_back_late(self, taken: list[Late]) -> None:
         """Points that could not be merged; they keep their place."""
         self.late = taken + self.late
