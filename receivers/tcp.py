@@ -3,7 +3,7 @@
 All connections of a listener are read into one shared buffer: the event loop fills it and hands it over
 in one go, so only the unfinished tail of a connection has to be kept in between. A short
 tail is put in front of the next bytes; a long one (a frame of the pickle format) grows apart until it
-is complete. This needs a loop that asks for the buffer when there is something to read (asyncio's
+is complete. Nothing is parsed before the length that the wire format wants is there. This needs a loop that asks for the buffer when there is something to read (asyncio's
 selector loops, uvloop), not one that holds on to it while it waits (Windows' proactor).
 """
 
@@ -179,10 +179,10 @@ class Connection(asyncio.BufferedProtocol):
         self._listener.reads += 1
         self.last_read = clock.monotonic()
         data = self._listener.buffer[: self._in_front + nbytes]
-        if self._in_front == len(self._tail):
+        if self._in_front == len(self._tail) and len(data) >= self._wanted:
             self._parse(data)
         else:
-            self._grow(data)
+            self._grow(data[self._in_front :])
         if len(data) == len(self._listener.buffer) and not self._listener.waiting:
             self._let_others_read()
 
@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             self.resume()
 
     def _grow(self, data: memoryview) -> None:
-        """Adds to a long tail, and parses it once it is long enough."""
+        """Adds to a tail that is long or lacks much, and parses it once it is long enough."""
         self._listener.totals.tail_bytes += len(data)
         self._tail += data
         if len(self._tail) >= self._wanted:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from receivers.sink import Data
+from tgres_py.kernels.pickle_frames import Sizes, Starts
 from tgres_py.model.points import Ids, Parsed, Reason
 
 
@@ -15,6 +18,7 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.ids: dict[bytes, int] = {}
+        self.names: list[bytes] = []
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
         ids = np.empty(len(names), np.int32)
@@ -27,15 +31,47 @@ class FakeRegistry:
                     name.decode()
                 except UnicodeDecodeError:
                     reasons[position] = Reason.UTF8
-            ids[position] = -1 if position in reasons else self.ids.setdefault(name, len(self.ids))
+            ids[position] = -1 if position in reasons else self._id(name)
         return ids, reasons
+
+    def _id(self, name: bytes) -> int:
+        id = self.ids.setdefault(name, len(self.ids))
+        if id == len(self.names):
+            self.names.append(name)
+        return id
 
     def points(self, parsed: Parsed) -> list[tuple[bytes, int, float]]:
         """(name, time, value) of a block's points, in order."""
-        names = list(self.ids)
         block = parsed.block
         rows = zip(block.ids.tolist(), block.times.tolist(), block.values.tolist(), strict=True)
-        return [(names[i], t, v) for i, t, v in rows]
+        return [(self.name(i), t, v) for i, t, v in rows]
+
+    def name(self, id: int) -> bytes:
+        return self.names[id]
+
+
+class ScanningRegistry(FakeRegistry):
+    """Finds plain names by itself, with one of the kernels; the others as above."""
+
+    def __init__(self, table: Any, name_bytes_max: int = 1_024) -> None:
+        super().__init__()
+        self.table = table
+        self.name_bytes_max = name_bytes_max
+
+    def scan_names(self, data: Data, starts: Starts, sizes: Sizes) -> Ids:
+        ids: Ids = self.table.look_up(data, starts, sizes, self.name_bytes_max)
+        return ids
+
+    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
+        ids, reasons = super().resolve(names)
+        for position, name in enumerate(names):
+            if position not in reasons:
+                ids[position] = self.table.add(name)
+        return ids, reasons
+
+    def name(self, id: int) -> bytes:
+        name: bytes = self.table.name(id)
+        return name
 
 
 class FakeSink:

@@ -6,6 +6,8 @@ import io
 import math
 import pickle
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from receivers import carbon_pickle
 from receivers.block import NAME_BYTES_MAX
 from receivers.carbon_pickle import FRAME_BYTES_MAX, encode, finish, parse, wire_format
 from receivers.tcp import TcpLimits, TcpListener, Totals
-from tests.fake_sink import FakeRegistry, FakeSink
+from tests.fake_sink import FakeRegistry, FakeSink, ScanningRegistry
 from tests.test_tcp import connect, feed
-from tgres_py.model.points import Reason
+from tgres_py.kernels import NameTable, names_py
+from tgres_py.model.points import Parsed, Reason
 
 NOW_S = 1_700_000_000
 PROTOCOLS = range(6)
@@ -34,10 +37,31 @@ def frame_of(points: Any, protocol: int) -> bytes:
     return frame(pickle.dumps(points, protocol))
 
 
+# Every way to read frames; all must come to the same. Where the kernel isn't built, all but the first are the pure one.
+REGISTRIES: list[Callable[[], FakeRegistry]] = [
+    FakeRegistry,
+    lambda: ScanningRegistry(names_py.NameTable()),
+    lambda: ScanningRegistry(NameTable()),
+]
+
+
+def parse_all_ways(data: bytes, **limits: int) -> tuple[Outcome, list[Reason]]:
+    """What all registries agree on: the outcome, and the reasons of the samples."""
+    outcomes = []
+    for make in REGISTRIES:
+        registry = make()
+        parsed = parse(data, NOW_S, registry, **limits)
+        assert parsed.received == len(parsed.block) + sum(parsed.rejected.values())
+        assert all(text for _, text in parsed.samples)
+        assert parsed.block.times.dtype == "int64" and parsed.block.values.dtype == "float64"
+        outcome = registry.points(parsed), dict(parsed.rejected), parsed.rest
+        outcomes.append((outcome, sorted(reason for reason, _ in parsed.samples)))
+    assert outcomes.count(outcomes[0]) == len(outcomes)
+    return outcomes[0]
+
+
 def run(data: bytes, **limits: int) -> Outcome:
-    registry = FakeRegistry()
-    parsed = parse(data, NOW_S, registry, **limits)
-    return registry.points(parsed), dict(parsed.rejected), parsed.rest
+    return parse_all_ways(data, **limits)[0]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -129,7 +153,7 @@ BAD_POINTS: list[tuple[Any, Reason]] = [
     (("a\x00", (5, 1)), Reason.NAME),
     (("\ud800", (5, 1)), Reason.UTF8),
     ((b"\xff", (5, 1)), Reason.UTF8),
-    (("refused.x", (5, 1)), Reason.UNMATCHED),
+    (("refused;x=1", (5, 1)), Reason.UNMATCHED),
     (("n" * (NAME_BYTES_MAX + 1), (5, 1)), Reason.LIMIT),
 ]
 
@@ -137,11 +161,9 @@ BAD_POINTS: list[tuple[Any, Reason]] = [
 @pytest.mark.parametrize(("bad", "reason"), BAD_POINTS, ids=[repr(p)[:40] for p, _ in BAD_POINTS])
 def test_a_bad_point_costs_itself(bad: Any, reason: Reason) -> None:
     points = [("x", (1.0, 1.5)), bad, ("y", (2.0, 2.5))]
-    registry = FakeRegistry()
-    parsed = parse(frame_of(points, 4), NOW_S, registry)
-    assert registry.points(parsed) == [(b"x", 1, 1.5), (b"y", 2, 2.5)]
-    assert parsed.rejected == {reason: 1}
-    assert [r for r, _ in parsed.samples] == [reason]
+    outcome, samples = parse_all_ways(frame_of(points, 4))
+    assert outcome == ([(b"x", 1, 1.5), (b"y", 2, 2.5)], {reason: 1}, b"")
+    assert samples == [reason]
 
 
 @pytest.mark.parametrize("timestamp", [-1, -1.0, -1.9, "-1"])
@@ -170,11 +192,9 @@ BAD_FRAMES = [
 @pytest.mark.parametrize("bad", BAD_FRAMES, ids=repr)
 def test_a_bad_frame_costs_itself(bad: bytes) -> None:
     good = frame_of([("a", (5, 1.5))], 2)
-    registry = FakeRegistry()
-    parsed = parse(good + frame(bad) + good, NOW_S, registry)
-    assert registry.points(parsed) == [(b"a", 5, 1.5)] * 2
-    assert parsed.rejected == {Reason.MALFORMED: 1}
-    assert parsed.samples[0][1]
+    outcome, samples = parse_all_ways(good + frame(bad) + good)
+    assert outcome == ([(b"a", 5, 1.5)] * 2, {Reason.MALFORMED: 1}, b"")
+    assert samples == [Reason.MALFORMED]
 
 
 def test_empty_list_is_nothing() -> None:
@@ -233,6 +253,26 @@ async def test_large_frames_in_pieces(piece: int) -> None:
     for at in range(0, len(stream), piece):
         feed(connection, stream[at : at + piece])
     assert [t for _, t, _ in sink.points] == list(range(count)) * 2
+    assert listener.totals.tail_bytes == 0
+
+
+def test_a_frame_is_parsed_when_it_is_complete() -> None:
+    """However small the pieces are: nothing is looked at again and again."""
+    calls: list[int] = []
+
+    def counting(data: Any, *rest: Any) -> Parsed:
+        calls.append(len(data))
+        return parse(data, *rest)
+
+    stream = frame_of([(f"servers.web{i}", (i, 1.5)) for i in range(700)], 2)
+    sink = FakeSink()
+    wire = replace(wire_format(), parse=counting)
+    listener = TcpListener("pickle", wire, sink, TcpLimits(), Totals())
+    connection, _ = connect(listener)
+    for at in range(0, len(stream), 64):
+        feed(connection, stream[at : at + 64])
+    assert calls == [64, len(stream)]
+    assert len(sink.points) == 700
     assert listener.totals.tail_bytes == 0
 
 
@@ -295,9 +335,7 @@ def test_fuzz(garbage: bytes, points: Any, draw: st.DataObject) -> None:
     )
     for _ in range(draw.draw(st.integers(0, 3))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
-    registry = FakeRegistry()
-    parsed = parse(bytes(data), NOW_S, registry)
-    assert set(parsed.rejected) <= set(Reason)
-    assert not any(math.isnan(value) for _, _, value in registry.points(parsed))
-    assert len(parsed.rest) <= len(data)
-    assert parsed.block.times.dtype == "int64"
+    taken, rejected, rest = run(bytes(data))
+    assert set(rejected) <= set(Reason)
+    assert not any(math.isnan(value) for _, _, value in taken)
+    assert data.endswith(rest) or len(rest) == 4
