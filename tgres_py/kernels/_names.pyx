@@ -401,13 +401,8 @@ cdef class NameTable:
         if sizes_v.shape[0] != n:
             raise ValueError("starts and sizes differ in length")
         ids = np.empty(n, np.int32)
-        if n == 0 or room == 0:
-            if n and np.max(sizes) >= 0:
-                raise IndexError("a name beyond the data")
-            ids[:] = -1
-            return ids
         cdef int32_t[::1] out = ids
-        cdef const char* p = <const char*>&view[0]
+        cdef const char* p = <const char*>&view[0] if room else NULL
         cdef bint inside = True
         with nogil:
             for i in range(n):

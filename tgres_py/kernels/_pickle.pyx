@@ -166,6 +166,8 @@ cdef bint read_frame(Machine* m) noexcept nogil:
             good = take_int(m, take_length(m, 1), True)
         elif op == 0x8B:
             good = take_int(m, take_length(m, 4), True)
+        elif op == 0x88 or op == 0x89:
+            good = push_number(m, op == 0x88)
         elif op == c"I" or op == c"L":
             good = take_line(m, &begin, &size) and integer(m, begin, size, op == c"L")
         elif op == c"F":
