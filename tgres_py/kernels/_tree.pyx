@@ -135,15 +135,15 @@ cdef class NameTree:
 
     cdef Node** blocks
     cdef char** arenas
-    cdef uint64_t* slots    # hash (32 bits), then node + 1; 0: free
-    cdef uint64_t mask, seed
+    cdef uint64_t* slots    # hash (32 bits), then node + 1; 0: free; about in order of the hashes
+    cdef uint64_t slot_n, seed
     cdef Py_ssize_t node_n, arena_n, arena_used, count
 
     def __cinit__(self):
         self.blocks = <Node**>calloc(BLOCKS_MAX, sizeof(Node*))
         self.arenas = <char**>calloc(ARENAS_MAX, sizeof(char*))
-        self.mask = (1 << 8) - 1
-        self.slots = <uint64_t*>calloc(self.mask + 1, sizeof(uint64_t))
+        self.slot_n = 256
+        self.slots = <uint64_t*>calloc(self.slot_n, sizeof(uint64_t))
         self.seed = int.from_bytes(os.urandom(8), "little")
         self.arena_used = ARENA
         if not (self.blocks and self.arenas and self.slots):
@@ -173,7 +173,7 @@ cdef class NameTree:
         return (
             blocks * <Py_ssize_t>(BLOCK * sizeof(Node))
             + self.arena_n * ARENA
-            + <Py_ssize_t>(self.mask + 1) * 8
+            + <Py_ssize_t>(self.slot_n * sizeof(uint64_t))
         )
 
     # -- nodes -------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ cdef class NameTree:
 
     cdef int32_t child(self, int32_t parent, const char* p, Py_ssize_t n, uint32_t h) noexcept nogil:
         """The child of that text, dead ones included, or NONE."""
-        cdef uint64_t at = h & self.mask, slot
+        cdef uint64_t at = h * self.slot_n >> 32, slot
         cdef int32_t k
         cdef uint16_t length
         cdef const char* text
@@ -211,7 +211,7 @@ cdef class NameTree:
                     text = self.text(k, &length)
                     if length == n and memcmp(text, p, n) == 0:
                         return k
-            at = (at + 1) & self.mask
+            at = at + 1 if at + 1 < self.slot_n else 0
 
     cdef int32_t insert(self, int32_t parent, const char* p, Py_ssize_t n, uint32_t h) noexcept nogil:
         """A new node, dead as yet; NONE when memory is out."""
@@ -254,27 +254,27 @@ cdef class NameTree:
                 return False
             self.arena_n += 1
             self.arena_used = 0
-        return <uint64_t>self.node_n * 10 < self.mask * 7 or self.grow()
+        return <uint64_t>self.node_n * 4 < self.slot_n * 3 or self.grow()
 
     cdef bint grow(self) noexcept nogil:
-        """Doubles the hash."""
+        """Makes the hash half as large again; False when memory is out."""
         cdef uint64_t* old = self.slots
-        cdef uint64_t size = self.mask + 1, i
-        cdef uint64_t* more = <uint64_t*>calloc(size * 2, sizeof(uint64_t))
+        cdef uint64_t old_n = self.slot_n, i
+        cdef uint64_t* more = <uint64_t*>calloc(old_n + old_n // 2, sizeof(uint64_t))
         if more == NULL:
             return False
         self.slots = more
-        self.mask = size * 2 - 1
-        for i in range(size):
+        self.slot_n = old_n + old_n // 2
+        for i in range(old_n):
             if old[i]:
                 self.put(old[i])
         free(old)
         return True
 
     cdef inline void put(self, uint64_t slot) noexcept nogil:
-        cdef uint64_t at = slot >> 32 & self.mask
+        cdef uint64_t at = (slot >> 32) * self.slot_n >> 32
         while self.slots[at]:
-            at = (at + 1) & self.mask
+            at = at + 1 if at + 1 < self.slot_n else 0
         self.slots[at] = slot
 
     cdef int32_t walk(self, const char* p, const char* end, bint create) noexcept nogil:
@@ -398,19 +398,19 @@ cdef class NameTree:
         cdef Path* path
         cdef Node* node
         found = []
+        make = tuple.__new__  # a third of what TreeNode() takes
         for i in range(paths.n):
             path = &paths.at[i]
             node = self.node(path.node)
             if node.id != NONE or node.living:
-                found.append(
-                    TreeNode(
-                        PyUnicode_DecodeUTF8(path.text, path.length, "replace"),
-                        self.element(path.node),
-                        node.id != NONE,
-                        node.living > 0,
-                        node.id,
-                    )
+                values = (
+                    PyUnicode_DecodeUTF8(path.text, path.length, "replace"),
+                    self.element(path.node),
+                    node.id != NONE,
+                    node.living > 0,
+                    node.id,
                 )
+                found.append(make(TreeNode, values))
         return found
 
     def expand(self, pattern, limit=None, setting="series_max"):
