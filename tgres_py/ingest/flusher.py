@@ -17,13 +17,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Journal, Kind, Record
 from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
-from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader, archives_of
+from tgres_py.ingest.reader import COUNTS_ARCHIVE, Floats, Reader, archives_of
 from tgres_py.ingest.rows import joined, rows_of_block
 from tgres_py.kernels import FLOOR_NONE
 from tgres_py.model.points import Ids, Reason
@@ -42,6 +43,23 @@ PRESSURE = 0.8  # share of the ring's memory from which chunks are written witho
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
+INLINE_SLOTS = 1 << 16  # blocks up to this size are worked on in the loop's thread
+
+
+def rows_of_archives(
+    spec: BundleSpec, block: Floats, counts: Floats | None, first: int, rrd_ids: NDArray[np.int64]
+) -> list[ChunkRows]:
+    """Rows of a slot-major block of finest slots from slot ``first``, and of what it rolls up to.
+
+    ``counts``: points of each slot, only for the rule mean. Pure: a full segment takes 0.1 s and runs in a thread.
+    """
+    rows: list[ChunkRows] = []
+    for number, (start, values) in enumerate(archives_of(spec, block, first)):
+        rows += rows_of_block(number, spec.archives[number], rrd_ids, start, values)
+    if counts is not None:
+        known = np.where(counts > 0, counts, np.nan)
+        rows += rows_of_block(COUNTS_ARCHIVE, spec.archives[0], rrd_ids, first, known)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,25 +296,21 @@ class Flusher:
         first = first if floor == FLOOR_NONE else max(first, floor)
         members = self.registry.ids_of_segment(segment)
         block = self.ring.block(segment, first, until_slot)
+        counts = None
+        if spec.on_duplicate == OnDuplicate.MEAN:
+            counts = self.ring.count_block(segment, first, until_slot)
         if ids is not None:
             chosen = np.flatnonzero(np.isin(members, ids))
             members, block = members[chosen], np.ascontiguousarray(block[:, chosen])
+            counts = None if counts is None else np.ascontiguousarray(counts[:, chosen])
         rrd_ids = self.registry.rrd_id[members]
-        rows: list[ChunkRows] = []
-        for number, (start, values) in enumerate(archives_of(spec, block, first)):
-            archive = spec.archives[number]
-            rows += rows_of_block(number, archive, rrd_ids, start, values)
-        rows = joined(
+        if block.size < INLINE_SLOTS:
+            rows = rows_of_archives(spec, block, counts, first, rrd_ids)
+        else:
+            rows = await asyncio.to_thread(rows_of_archives, spec, block, counts, first, rrd_ids)
+        return joined(
             rows, await self._straddling_rows(segment, {floor, first}, until_slot, members)
         )
-        if spec.on_duplicate == OnDuplicate.MEAN:
-            counts = self.ring.count_block(segment, first, until_slot)
-            if ids is not None:
-                counts = counts[:, chosen]
-            rows += rows_of_block(
-                COUNTS_ARCHIVE, finest, rrd_ids, first, np.where(counts > 0, counts, np.nan)
-            )
-        return rows
 
     async def _straddling_rows(
         self, segment: int, edges: set[int], until_slot: int, members: Ids
