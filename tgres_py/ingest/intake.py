@@ -5,6 +5,7 @@ One call for a whole receive buffer, in the loop's thread, never waiting. Receiv
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,8 @@ class Intake:
         self.ledger = Ledger()
         self.late: list[Late] = []
         self.late_points = 0
-        self.late_seq = 0
+        # numbers of each run are higher than those of the runs before, even of records that are gone
+        self.late_seq = journal.incarnation << 32 if journal else 0
         self.on_late: Callable[[], None] = lambda: None
         self._reject_log = RejectLog()
         self._waiting: list[Callable[[], None]] = []
@@ -137,6 +139,21 @@ class Intake:
         if self.journal is not None:
             self.journal.append(Record(Kind.LATE, ids, times, values, now_s, self.late_seq))
         self.on_late()
+
+    def requeue_late(self, late: Late) -> bool:
+        """Queues points of a record of an earlier run, which stays in its file, in the record's old place.
+
+        False when the record is queued already.
+        """
+        at = bisect_right(self.late, late.seq, key=lambda other: other.seq)
+        if at and self.late[at - 1].seq == late.seq:
+            return False
+        self.late.insert(at, late)
+        self.late_points += len(late)
+        self.ledger.late += len(late)
+        self.ledger.held += len(late)
+        self.on_late()
+        return True
 
     def take_late(self, most: int) -> list[Late]:
         """The oldest queued points, about ``most``; still counted as held."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
-from tgres_py.ingest.intake import Intake
+from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
 from tgres_py.ingest.registry import NO_FLOOR_S
 from tgres_py.model.points import Ids
@@ -101,7 +101,7 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
     registry.load(known, rows, bundles)
     for run in runs:
         run.to_id = await _ids_of(intake, run)
-    size = registry.table.size
+    size = registry.table.size + 1  # the last one is that of lost names, -1
     floors = np.full(size, UNTOLD_S, np.int64)
     if ours:
         for run in runs:
@@ -203,7 +203,10 @@ async def _replay(
     floors: NDArray[np.int64],
     result: Recovered,
 ) -> None:
-    """Second pass: points and images back into the ring, unmerged late points back into the queue."""
+    """Second pass: points and images back into the ring, unmerged late points back into the queue.
+
+    ``late_applied``: number of the last late record that the store has merged; -1: not our store.
+    """
     for file in run.files:
         records = _point_records(file)
         while True:
@@ -218,7 +221,8 @@ async def _replay(
             if record.kind != Kind.LATE:
                 late &= unsure[ids]
             if late.any():
-                await _requeue(intake, record, ids, late, result)
+                result.late += _requeue(intake, record, ids, late, late_applied >= 0)
+                await asyncio.sleep(0)
             if record.kind == Kind.LATE:
                 continue
             keep = (ids >= 0) & ~unsure[ids] & (record.times >= floors[ids])
@@ -238,16 +242,22 @@ async def _replay(
                 await asyncio.sleep(0)
 
 
-async def _requeue(
-    intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], result: Recovered
-) -> None:
+def _requeue(
+    intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], ours: bool
+) -> int:
+    """Queues points for the merge; how many. Late ones of our own journal keep their number: the store
+    knows by it whether they are merged, and they come before those of this run."""
     assert record.times is not None and record.values is not None
-    count = int(which.sum())
-    result.late += count
-    intake.ledger.received["journal"] += count
+    times, values = record.times[which], record.values[which]
     now_s = record.now_s or clock.now_s()
-    intake.add_late(ids[which], record.times[which], record.values[which], now_s)
-    await asyncio.sleep(0)
+    count = len(times)
+    if ours and record.kind == Kind.LATE:
+        if not intake.requeue_late(Late(ids[which], times, values, now_s, record.seq)):
+            return 0
+    else:
+        intake.add_late(ids[which], times, values, now_s)
+    intake.ledger.received["journal"] += count
+    return count
 
 
 def _point_records(file: JournalFile) -> Iterator[Record]:
