@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from tgres_py.errors import ConfigError
 from tgres_py.ingest.journal import (
-    FILE_HEADER,
+    FILE_HEADER_BYTES,
     RECORD_HEADER,
     Damage,
     Journal,
@@ -147,8 +147,8 @@ def test_a_flipped_bit_costs_one_record(tmp_path: Path, bit: int) -> None:
     records = [points(2, 2 * i) for i in range(4)]
     path = a_file(tmp_path, records)
     whole = path.read_bytes()
-    ends = np.cumsum([len(encode(r)) for r in records]) + FILE_HEADER.size
-    for at in range(FILE_HEADER.size, len(whole)):
+    ends = np.cumsum([len(encode(r)) for r in records]) + FILE_HEADER_BYTES
+    for at in range(FILE_HEADER_BYTES, len(whole)):
         data = bytearray(whole)
         data[at] ^= 1 << bit
         path.write_bytes(data)
@@ -171,6 +171,19 @@ def test_foreign_bytes_between_records_are_skipped(tmp_path: Path) -> None:
     damage = Damage()
     assert values_of(read(tmp_path, damage)) == [0.5, 1.5, 2.5, 3.5]
     assert (damage.records, damage.bytes) == (1, 100 + 4 + 50 + 12)
+
+
+@pytest.mark.parametrize("bit", [0, 6])
+def test_a_flipped_bit_in_the_header_costs_nothing(tmp_path: Path, bit: int) -> None:
+    path = a_file(tmp_path, [points(2)])
+    whole = path.read_bytes()
+    [header] = list_files(tmp_path)
+    for at in range(FILE_HEADER_BYTES):
+        data = bytearray(whole)
+        data[at] ^= 1 << bit
+        path.write_bytes(data)
+        assert list_files(tmp_path) == [header], f"byte {at}"
+        assert values_of(read(tmp_path)) == [0.5, 1.5]
 
 
 @pytest.mark.parametrize("content", [b"", b"tgresjl1", b"\0" * 64, b"something else" * 10])
@@ -401,7 +414,7 @@ async def test_rotation_on_a_full_disk_opens_no_more_files_than_one(
     left = [3]
 
     def header_fails(fd: int, data: bytes) -> int:
-        if len(data) == FILE_HEADER.size and left[0]:
+        if len(data) == FILE_HEADER_BYTES and left[0]:
             left[0] -= 1
             raise OSError(errno.ENOSPC, "full")
         return write(fd, data)

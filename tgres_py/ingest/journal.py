@@ -1,7 +1,8 @@
 """The journal: local append-only files of the points that are not yet in the store.
 
     file    = header record*
-    header  = "tgresjl1" journal_id:16 incarnation:u32 number:u32                       (32 bytes)
+    header  = copy copy                      a flipped bit costs one of them, not the file      (72 bytes)
+    copy    = "tgresjl1" journal_id:16 incarnation:u32 number:u32 crc32:u32
     record  = magic:u32 kind:u8 zero:u8[3] length:u32 crc32:u32 payload                 (16 + length)
     payload by kind (little endian, * = lz4 block with its size in front)
       NAMES   n:u32  *(ids:i32[n] name LF …)
@@ -26,6 +27,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import mmap
 import os
 import struct
 import threading
@@ -47,6 +49,7 @@ from tgres_py.model.points import Ids, Times, Values
 log = logging.getLogger(__name__)
 
 FILE_HEADER = struct.Struct("<8s16sII")
+FILE_HEADER_BYTES = 2 * (FILE_HEADER.size + 4)
 RECORD_HEADER = struct.Struct("<IB3xII")
 FILE_MAGIC = b"tgresjl1"
 RECORD_MAGIC = 0x314A4754
@@ -174,19 +177,35 @@ def list_files(folder: Path) -> list[JournalFile]:
     found = []
     for path in sorted(folder.glob("*.journal")):
         with open(path, "rb") as f:
-            head = f.read(FILE_HEADER.size)
-        if len(head) < FILE_HEADER.size or head[:8] != FILE_MAGIC:
+            head = f.read(FILE_HEADER_BYTES)
+        half = FILE_HEADER_BYTES // 2
+        copies = [copy for copy in (head[:half], head[half:]) if _is_header(copy)]
+        if not copies:
             log.warning("journal file %s has no sound header and is skipped", path.name)
             continue
-        _, journal_id, incarnation, number = FILE_HEADER.unpack(head)
+        _, journal_id, incarnation, number = FILE_HEADER.unpack_from(copies[0])
         found.append(JournalFile(path, uuid.UUID(bytes=journal_id).hex, incarnation, number))
     return sorted(found, key=lambda f: f.number)
 
 
+def _header(journal_id: str, incarnation: int, number: int) -> bytes:
+    copy = FILE_HEADER.pack(FILE_MAGIC, uuid.UUID(journal_id).bytes, incarnation, number)
+    return 2 * (copy + struct.pack("<I", zlib.crc32(copy)))
+
+
+def _is_header(copy: bytes) -> bool:
+    if len(copy) != FILE_HEADER.size + 4 or not copy.startswith(FILE_MAGIC):
+        return False
+    return zlib.crc32(copy[:-4]) == int.from_bytes(copy[-4:], "little")
+
+
 def read_records(path: Path, damage: Damage) -> Iterator[tuple[int, memoryview]]:
     """(kind, payload) of the sound records of a file, in order."""
-    data = memoryview(path.read_bytes())
-    at = FILE_HEADER.size
+    with open(path, "rb") as f:
+        # mapped, not read: a file may be as large as journal_bytes_max allows
+        file = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    data = memoryview(file)
+    at = FILE_HEADER_BYTES
     magic = struct.pack("<I", RECORD_MAGIC)
     while at < len(data):
         sound = _sound_record(data, at)
@@ -199,7 +218,7 @@ def read_records(path: Path, damage: Damage) -> Iterator[tuple[int, memoryview]]
         begin = at
         at += 1
         while True:
-            at = data.obj.find(magic, at)  # type: ignore[attr-defined]  # bytes
+            at = file.find(magic, at)
             if at < 0:
                 damage.bytes += len(data) - begin
                 return
@@ -436,7 +455,7 @@ class Journal:
         if self._fd >= 0:
             self._sync()
         number = self._number + 1
-        head = FILE_HEADER.pack(FILE_MAGIC, uuid.UUID(self.journal_id).bytes, self.incarnation, number)
+        head = _header(self.journal_id, self.incarnation, number)
         fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             _write_all(fd, head)
