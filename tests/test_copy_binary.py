@@ -116,7 +116,7 @@ def test_series_rows(rows_per_piece: int) -> None:
     names = ["a.b", "größe", "x;t=1", "y"]
     tags = [None, None, b'{"t":"1"}', None]
     pieces = copy_binary.series_pieces(
-        [5, 6, 7, 1 << 40], names, tags, [1, 2, 3, 4], rows_per_piece
+        np.array([5, 6, 7, 1 << 40]), names, tags, np.array([1, 2, 3, 4], np.int32), rows_per_piece
     )
     assert list(rows_of(b"".join(pieces))) == [
         [
@@ -133,5 +133,8 @@ def test_series_rows(rows_per_piece: int) -> None:
 
 def test_series_rows_come_in_pieces() -> None:
     names = [f"n{i}" for i in range(10)]
-    pieces = list(copy_binary.series_pieces(range(10), names, [None] * 10, range(10), 3))
+    ids = np.arange(10)
+    pieces = list(
+        copy_binary.series_pieces(ids, names, [None] * 10, ids.astype(np.int32), 3)
+    )
     assert [len(list(rows_of(piece))) for piece in pieces] == [3, 3, 3, 1]

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgres_py.kernels import names_py, ring_py
+from tgres_py.kernels import copy_py, names_py, ring_py
 
 native_names = pytest.importorskip(
     "tgres_py.kernels._names", reason="the extension isn't built: only the pure twins can run"
+)
+native_copy = pytest.importorskip(
+    "tgres_py.kernels._copy", reason="the extension isn't built: only the pure twins can run"
 )
 native_ring = pytest.importorskip(
     "tgres_py.kernels._ring", reason="the extension isn't built: only the pure twins can run"
@@ -135,3 +138,30 @@ def test_ring_twins_agree(rule: int, steps: int, blocks: list[Any]) -> None:
             )
             assert a == b
         assert rings[0].row_bytes == rings[1].row_bytes
+
+
+_texts = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(2**63), 2**63 - 1),
+            _texts,
+            st.none() | st.binary(max_size=9),
+            st.integers(-(2**31), 2**31 - 1),
+        ),
+        max_size=9,
+    )
+)
+@settings(deadline=None)
+def test_series_rows_twins_agree(rows: list[Any]) -> None:
+    ids, names, tags, bundles = zip(*rows, strict=True) if rows else ((), (), (), ())
+    columns = np.array(ids, np.int64), list(names), list(tags), np.array(bundles, np.int32)
+    assert native_copy.series_rows(*columns) == copy_py.series_rows(*columns)
+
+
+def test_series_rows_need_equal_columns() -> None:
+    for series_rows in (native_copy.series_rows, copy_py.series_rows):
+        with pytest.raises(ValueError):
+            series_rows(np.zeros(2, np.int64), ["a", "b"], [None], np.zeros(2, np.int32))

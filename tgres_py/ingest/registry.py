@@ -157,13 +157,7 @@ class Registry:
         """Admits series under the retention rules; ``floor_s``: see ``place``."""
         if len(ids) == 0:
             return
-        if ids[-1] - ids[0] + 1 == len(ids):
-            lines = self.table.name_lines(int(ids[0]), int(ids[-1]) + 1)
-            names = lines.decode().split("\n")
-            names.pop()
-        else:
-            names = [name.decode() for name in self.table.names(ids)]
-        specs = self.match_many(names)
+        specs = self.match_many(self.names(ids))
         # equal specs are one object: their identity is a cheaper key than their hash
         index = {key: self.bundle(spec) for key, spec in {id(s): s for s in specs}.items()}
         if len(index) == 1:
@@ -301,6 +295,11 @@ class Registry:
             self.tree.add_lines(self.table.name_lines(first, end), first)
 
     def names(self, ids: Ids) -> list[str]:
+        first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)
+        if last - first + 1 == len(ids) and (np.diff(ids) == 1).all():
+            names = self.table.name_lines(first, last + 1).decode().split("\n")
+            names.pop()
+            return names
         return [name.decode() for name in self.table.names(ids)]
 
     def specs(self, ids: Ids) -> list[BundleSpec]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 NATIVE = False
 
 if TYPE_CHECKING:
+    from tgres_py.kernels.copy_py import series_rows
     from tgres_py.kernels.names_py import NameTable
     from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
     from tgres_py.model.nametree import NameTree
 else:
     if not os.environ.get("TGRES_PURE"):
         try:
+            from tgres_py.kernels._copy import series_rows
             from tgres_py.kernels._names import NameTable
             from tgres_py.kernels._ring import FLOOR_NONE, RingStore
             from tgres_py.kernels._tree import NameTree
@@ -25,8 +27,9 @@ else:
         except ImportError:
             pass
     if not NATIVE:
+        from tgres_py.kernels.copy_py import series_rows
         from tgres_py.kernels.names_py import NameTable
         from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
         from tgres_py.model.nametree import NameTree
 
-__all__ = ["FLOOR_NONE", "NATIVE", "NameTable", "NameTree", "RingStore"]
+__all__ = ["FLOOR_NONE", "NATIVE", "NameTable", "NameTree", "RingStore", "series_rows"]

@@ -6,19 +6,20 @@
                 (length int32 = 8  float64)*width
 
 A chunk costs no Python object: the rows are one structured array, filled column by column
-(0.008 CPU-s per million points).
+(0.008 CPU-s per million points); rows of new series are a kernel's.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py.kernels import series_rows
 from tgres_py.storage.port import ChunkRows
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -103,29 +104,16 @@ def int64_cell(cell: bytes) -> NDArray[np.int64]:
 
 
 def series_pieces(
-    rrd_ids: Iterable[int],
-    names: Sequence[str],
-    tags: Sequence[bytes | None],
-    bundle_ids: Iterable[int],
+    rrd_ids: NDArray[np.int64],
+    names: list[str],
+    tags: list[bytes | None],
+    bundle_ids: NDArray[np.int32],
     rows_per_piece: int = 4_096,
 ) -> Iterator[bytes]:
     """COPY rows (id bigint, name text, tags jsonb, bundle_id bigint), without header and trailer.
 
     ``tags``: JSON text, or None for NULL.
     """
-    head = struct.Struct(">hiqi").pack
-    tail = struct.Struct(">iiq").pack
-    tagged = struct.Struct(">iB").pack
-    bundle = struct.Struct(">iq").pack
-    parts: list[bytes] = []
-    for rrd_id, name, tag, bundle_id in zip(rrd_ids, names, tags, bundle_ids, strict=True):
-        raw = name.encode()
-        parts += (head(4, 8, rrd_id, len(raw)), raw)
-        if tag is None:
-            parts.append(tail(-1, 8, bundle_id))
-        else:  # jsonb's binary form: version 1, then the text
-            parts += (tagged(len(tag) + 1, 1), tag, bundle(8, bundle_id))
-        if len(parts) >= 3 * rows_per_piece:
-            yield b"".join(parts)
-            parts.clear()
-    yield b"".join(parts)
+    for first in range(0, len(names), rows_per_piece):
+        part = slice(first, first + rows_per_piece)
+        yield series_rows(rrd_ids[part], names[part], tags[part], bundle_ids[part])

@@ -122,21 +122,20 @@ class PostgresStore:
     async def create_series(
         self, names: Sequence[str], bundle_ids: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        bundles: dict[str, int] = {}
-        for name, bundle_id in zip(names, bundle_ids.tolist(), strict=True):
-            bundles.setdefault(name, bundle_id)
+        # of a name that comes twice, the first bundle; maps, as loops would be half of the work
+        bundles = dict(zip(reversed(names), reversed(bundle_ids.tolist()), strict=True))
         if not bundles:
             return np.empty(0, np.int64), np.empty(0, np.int32)
         # sorted, because two servers that create the same names in different orders would deadlock
         unique = sorted(bundles)
-        wanted = [bundles[name] for name in unique]
+        wanted = np.fromiter(map(bundles.__getitem__, unique), np.int32, len(unique))
         async with self._pool.use() as connection:
             try:
                 ids, found = await _insert_new_series(connection, unique, wanted)
             except asyncpg.UniqueViolationError:
                 ids, found = await _insert_series(connection, unique, wanted)
-        place = {name: i for i, name in enumerate(unique)}
-        take = np.fromiter((place[name] for name in names), np.intp, len(names))
+        place = dict(zip(unique, range(len(unique)), strict=True))
+        take = np.fromiter(map(place.__getitem__, names), np.intp, len(names))
         return ids[take], found[take]
 
     # Chunks
@@ -292,9 +291,9 @@ def _tags_json(name: str) -> bytes | None:
 async def _copy_series(
     connection: asyncpg.Connection,
     table: str,
-    ids: Iterable[int],
-    names: Sequence[str],
-    bundle_ids: Iterable[int],
+    ids: Ids,
+    names: list[str],
+    bundle_ids: NDArray[np.int32],
 ) -> None:
     pieces = copy_binary.series_pieces(ids, names, [_tags_json(n) for n in names], bundle_ids)
     await connection.copy_to_table(
@@ -306,24 +305,24 @@ async def _copy_series(
 
 
 async def _insert_new_series(
-    connection: asyncpg.Connection, names: list[str], bundle_ids: list[int]
+    connection: asyncpg.Connection, names: list[str], bundle_ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The quick way, for names that are all new; UniqueViolationError when one is not."""
     async with connection.transaction():
         cell = await connection.fetchval(query("series_ids"), len(names))
         ids = copy_binary.int64_cell(cell)
-        await _copy_series(connection, "rrd", ids.tolist(), names, bundle_ids)
-    return ids, np.array(bundle_ids, np.int32)
+        await _copy_series(connection, "rrd", ids, names, bundle_ids)
+    return ids, bundle_ids
 
 
 async def _insert_series(
-    connection: asyncpg.Connection, names: list[str], bundle_ids: list[int]
+    connection: asyncpg.Connection, names: list[str], bundle_ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The safe way: through a staging table, existing series are left as they are."""
     async with connection.transaction():
         await connection.execute(query("series_stage"))
         cell = await connection.fetchval(query("series_ids"), len(names))
-        ids = copy_binary.int64_cell(cell).tolist()
+        ids = copy_binary.int64_cell(cell)
         await _copy_series(connection, "tgres_series_stage", ids, names, bundle_ids)
         await connection.execute(query("insert_missing_series"))
         [found] = await connection.fetch(query("select_staged_series"))
