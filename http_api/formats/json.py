@@ -8,11 +8,12 @@ pairs of floats, 75 against 124 µs for 360 points).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import orjson
 
+from http_api.formats.look import Look
 from http_api.reply import dump_json
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import Grid, Label, Matrix, SeriesBlock
@@ -26,16 +27,36 @@ def encode(
     pretty: bool = False,
     bytes_max: int | None = None,
 ) -> bytes:
-    """The answer's body. LimitExceeded when it would be longer than ``bytes_max``.
+    """The answer's body. LimitExceeded when it would be longer than ``bytes_max``."""
+    pieces = []
+    size = 0
+    for piece in write(blocks, Look(pretty, no_null_points)):
+        size += len(piece)
+        if bytes_max is not None and size > bytes_max:
+            raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def write(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
+    """Pieces of the body, one for each series.
 
     ``no_null_points``: points that would be null are left out, and series without another one.
     When no series at all has a point the answer is ``[]`` (as graphite-web).
     """
+    pieces = _pieces(blocks, look.no_null_points)
+    if look.pretty:
+        yield dump_json(orjson.loads(b"".join(pieces)), pretty=True)
+    else:
+        yield from pieces
+
+
+def _pieces(blocks: Sequence[SeriesBlock], no_null_points: bool) -> Iterator[bytes]:
     if not any(part.values.size for block in blocks for part in block.parts):
-        return b"[]"
-    pieces: list[bytes] = []
-    size = 0
+        yield b"[]"
+        return
     templates: Templates = {}
+    before = b"["
     for block in blocks:
         for label, grid, values in block.rows():
             values = values[: len(_times(grid))]
@@ -44,13 +65,9 @@ def encode(
             points = (
                 _known_points(grid, values) if no_null_points else _points(grid, values, templates)
             )
-            piece = b'{"target":%b,"tags":%b,"datapoints":%b}' % (*_named(label), points)
-            size += len(piece) + 1
-            if bytes_max is not None and size > bytes_max:
-                raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
-            pieces.append(piece)
-    body = b"[" + b",".join(pieces) + b"]"
-    return dump_json(orjson.loads(body), pretty=True) if pretty else body
+            yield b'%b{"target":%b,"tags":%b,"datapoints":%b}' % (before, *_named(label), points)
+            before = b","
+    yield b"]" if before == b"," else b"[]"
 
 
 def _named(label: Label) -> tuple[bytes, bytes]:
@@ -70,17 +87,17 @@ def _points(grid: Grid, values: Matrix, templates: Templates) -> bytes:
     if template is None:
         pairs = (b"[%%b,%d]" % time for time in _times(grid)[: len(values)])
         template = templates[grid, len(values)] = b"[" + b",".join(pairs) + b"]"
-    return template % tuple(_numbers(values).split(b","))
+    return template % tuple(numbers(values).split(b","))
 
 
 def _known_points(grid: Grid, values: Matrix) -> bytes:
     places = np.flatnonzero(np.isfinite(values))
-    numbers = _numbers(values[places]).split(b",")
+    texts = numbers(values[places]).split(b",")
     times = (grid.start_s + grid.step_s * places).tolist()
-    pairs = (b"[%b,%d]" % pair for pair in zip(numbers, times, strict=True))
+    pairs = (b"[%b,%d]" % pair for pair in zip(texts, times, strict=True))
     return b"[" + b",".join(pairs) + b"]"
 
 
-def _numbers(values: Matrix) -> bytes:
+def numbers(values: Matrix) -> bytes:
     """``1.5,null,3.0``"""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
