@@ -118,6 +118,20 @@ def test_which_errors_pass(error: Exception, passes: bool) -> None:
     assert isinstance(found, StoreUnavailable) is passes
 
 
+async def test_a_database_that_takes_no_connections_is_away(
+    postgres_dsn: str, database: str
+) -> None:
+    name = database.partition("?")[0].rpartition("/")[2]
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        with pytest.raises(StoreUnavailable, match="not currently accepting"):
+            await PostgresStore(database).ping()
+    finally:
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await admin.close()
+
+
 async def test_read_only_database(postgres_store: PostgresStore, database: str) -> None:
     admin = await asyncpg.connect(database)
     name = await admin.fetchval("SELECT current_database()")

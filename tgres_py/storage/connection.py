@@ -33,9 +33,6 @@ Setup = Callable[[asyncpg.Connection], Awaitable[object]]
 # before its promotion), serialization, deadlock, lock not available.
 _PASSING_CLASSES = ("08", "53", "57", "58")
 _PASSING_CODES = frozenset({"25006", "40001", "40P01", "55P03"})
-# When connecting also a wrong password or a database that does not exist yet: whoever runs the
-# database mends that while we go on taking points.
-_PASSING_CLASSES_CONNECTING = (*_PASSING_CLASSES, "28", "3D")
 
 
 def mask_dsn(dsn: str) -> str:
@@ -88,8 +85,9 @@ class Connector:
         """
         if isinstance(error, asyncpg.PostgresError):
             state = error.sqlstate or ""
-            classes = _PASSING_CLASSES_CONNECTING if connecting else _PASSING_CLASSES
-            passing = state.startswith(classes) or state in _PASSING_CODES
+            # While connecting all of them pass: a wrong password, a database that isn't there yet or takes
+            # no connections; whoever runs the database mends that while we go on taking points.
+            passing = connecting or state.startswith(_PASSING_CLASSES) or state in _PASSING_CODES
         else:
             # asyncpg reports use of a connection that PostgreSQL is just closing as InternalClientError
             passing = isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError) or (
