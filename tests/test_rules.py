@@ -14,6 +14,7 @@ from tgres_py.model.name_pattern import PATTERN_CHARS_MAX, compile_test
 from tgres_py.model.retention import Cf, OnDuplicate, pairs_of
 from tgres_py.model.rules import (
     DEFAULT_AGGREGATION,
+    LOOK_NAMES,
     AggregationRule,
     RuleSet,
     SchemaRule,
@@ -309,6 +310,20 @@ def test_equals_carbons_search(patterns, names):
     for name, spec in zip(names, specs, strict=True):
         number = next((i for i, p in enumerate(patterns) if re.search(p, name)), None)
         assert pairs_of(spec) == (((60, 10080),) if number is None else ((1, number + 1),))
+
+
+@pytest.mark.parametrize("pattern", [r"^odd\.", r"\.odd$", r"odd", r"odd[0-9]*$", r"[o]dd", "^a|odd"])
+def test_many_names_get_what_each_gets(pattern):
+    """Names are looked at some hundreds at a time; one that a rule is for must not be missed among them."""
+    rules = RuleSet([SchemaRule("odd", pattern, ((1, 60),))])
+    names = [f"host{i}.cpu" for i in range(2 * LOOK_NAMES + 10)]
+    for i in (0, LOOK_NAMES - 1, 2 * LOOK_NAMES, len(names) - 1):
+        names[i] = "odd.x.odd"
+    specs = rules.match_many(names)
+    assert specs == [rules.match(name) for name in names]
+    assert [i for i, spec in enumerate(specs) if pairs_of(spec) == ((1, 60),)] == [
+        0, LOOK_NAMES - 1, 2 * LOOK_NAMES, len(names) - 1,
+    ]  # fmt: skip
 
 
 def test_default_rules_are_those_of_the_documentation():

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgres_py.errors import ConfigError
-from tgres_py.model.name_pattern import NameTest, compile_test
+from tgres_py.model.name_pattern import NameTest, compile_look, compile_test
 from tgres_py.model.retention import (
     DEFAULT_RETENTION,
     BundleSpec,
@@ -33,6 +33,7 @@ from tgres_py.model.retention import (
 )
 
 RULES_MAX = 10_000
+LOOK_NAMES = 256  # names that are looked at together
 BUILT_IN = "built-in"
 XFF_DEFAULT = 0.5
 CF_DEFAULT = Cf.AVERAGE
@@ -109,19 +110,20 @@ class RuleSet:
 
     def match_many(self, names: Sequence[str]) -> list[BundleSpec]:
         """The bundle of each name (canonical). Equal bundles are the same object."""
-        schema_numbers = self._schema_of.numbers(names)
-        aggregation_numbers = self._aggregation_of.numbers(names)
-        pairs = list(zip(schema_numbers, aggregation_numbers, strict=True))
-        specs = {pair: self._spec(*pair) for pair in set(pairs)}
-        return [specs[pair] for pair in pairs]
+        schemas, schema = self._schema_of.found(names), self._schema_of.otherwise
+        aggregations, aggregation = self._aggregation_of.found(names), self._aggregation_of.otherwise
+        specs = [self._spec(schema, aggregation)] * len(names)
+        for i in schemas.keys() | aggregations.keys():
+            specs[i] = self._spec(schemas.get(i, schema), aggregations.get(i, aggregation))
+        return specs
 
     def match(self, name: str) -> BundleSpec:
         return self.match_many((name,))[0]
 
     def explain(self, name: str) -> Explanation:
         """Which rules a name (canonical) meets, and what it gets."""
-        schema = self._schema_of.numbers((name,))[0]
-        aggregation = self._aggregation_of.numbers((name,))[0]
+        schema = self._schema_of.found((name,)).get(0, self._schema_of.otherwise)
+        aggregation = self._aggregation_of.found((name,)).get(0, self._aggregation_of.otherwise)
         return Explanation(
             name,
             self.schemas[schema],
@@ -131,7 +133,8 @@ class RuleSet:
 
     def _spec(self, schema_number: int, aggregation_number: int) -> BundleSpec:
         key = schema_number, aggregation_number
-        if key not in self._specs:
+        spec = self._specs.get(key)
+        if spec is None:
             schema = self.schemas[schema_number]
             aggregation = self.aggregation[aggregation_number]
             spec = make_bundle(
@@ -140,32 +143,38 @@ class RuleSet:
                 XFF_DEFAULT if aggregation.xff is None else aggregation.xff,
                 schema.on_duplicate,
             )
-            self._specs[key] = self._equal.setdefault(spec, spec)
-        return self._specs[key]
+            spec = self._specs[key] = self._equal.setdefault(spec, spec)
+        return spec
 
 
 class _Matcher:
-    """The number of the first rule that a name meets; the count of rules when it meets none."""
+    """Which rule each name meets first; ``otherwise``: the number of the rule of all other names."""
 
     def __init__(self, rules: Sequence[SchemaRule] | Sequence[AggregationRule]) -> None:
         tests = [_compiled(rule) for rule in rules]
         # Rules after one that takes all are never reached.
         end = next((i for i, test in enumerate(tests) if test.takes_all), len(tests))
         self._tests = [(number, test.matches) for number, test in enumerate(tests[:end])]
-        self._otherwise = end
+        self.otherwise = end
+        self._may_match = compile_look(tests[:end])
         self._prefixes = tuple(test.prefix for test in tests[:end] if test.prefix)
         self._suffixes = tuple(test.suffix for test in tests[:end] if test.suffix)
         self._inside = [test.inside for test in tests[:end] if test.inside]
         self._look_at_all = end > len(self._prefixes) + len(self._suffixes) + len(self._inside)
 
-    def numbers(self, names: Sequence[str]) -> list[int]:
-        found = [self._otherwise] * len(names)
-        for i in self._candidates(names):
-            name = names[i]
-            for number, matches in self._tests:
-                if matches(name):
-                    found[i] = number
-                    break
+    def found(self, names: Sequence[str]) -> dict[int, int]:
+        """The numbers of the rules, by the names' places; names that aren't in it meet ``otherwise``."""
+        found: dict[int, int] = {}
+        for first in range(0, len(names), LOOK_NAMES):
+            part = names[first : first + LOOK_NAMES]
+            if not self._may_match(part):
+                continue
+            for i in self._candidates(part):
+                name = part[i]
+                for number, matches in self._tests:
+                    if matches(name):
+                        found[first + i] = number
+                        break
         return found
 
     def _candidates(self, names: Sequence[str]) -> Iterable[int]:
@@ -174,11 +183,11 @@ class _Matcher:
             return range(len(names))
         found: set[int] = set()
         if prefixes := self._prefixes:
-            found.update(i for i, name in enumerate(names) if name.startswith(prefixes))
+            found.update([i for i, name in enumerate(names) if name.startswith(prefixes)])
         if suffixes := self._suffixes:
-            found.update(i for i, name in enumerate(names) if name.endswith(suffixes))
+            found.update([i for i, name in enumerate(names) if name.endswith(suffixes)])
         for text in self._inside:
-            found.update(i for i, name in enumerate(names) if text in name)
+            found.update([i for i, name in enumerate(names) if text in name])
         return found
 
 
