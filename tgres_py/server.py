@@ -142,6 +142,8 @@ class Server:
         self.listeners: dict[str, Listener] = {}
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
+        self.ended = asyncio.Event()  # somebody wants the server to stop
+        self.failure: ConfigError | None = None  # why it ended by itself
         self._tasks: set[asyncio.Task[None]] = set()
         self._drops: dict[str, int] = {}
 
@@ -245,7 +247,11 @@ class Server:
                 await self.store.open()
                 self.recovered = await recover(self.intake, self.journal, self.store)
                 break
-            except StoreUnavailable as e:
+            except (StoreUnavailable, ConfigError) as e:
+                if isinstance(e, ConfigError) and pause == RETRY_S[0]:
+                    self.failure = e  # the first try: nobody relies on this server yet
+                    self.ended.set()
+                    return
                 log.error("%s; points are accepted meanwhile, trying again in %g s", e, pause)
                 await asyncio.sleep(pause)
                 pause = min(RETRY_S[1], pause * 2)
@@ -344,23 +350,26 @@ class Server:
                 await self.flusher.flush_now()
         except (TimeoutError, TgresError) as e:
             log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
+        except Exception:
+            log.exception("not all could be written; the rest is in the journal")
 
 
 async def serve(settings: Settings, started: Callable[[Server], None] | None = None) -> None:
-    """Runs a server until SIGTERM or SIGINT."""
+    """Runs a server until SIGTERM or SIGINT. ConfigError when its database can't be used as it is."""
     server = Server(settings)
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, server.ended.set)
     await server.start()
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     if started:
         started(server)
-    await ended.wait()
+    await server.ended.wait()
     log.info("stopping")
     await server.stop()
     log.info("stopped")
+    if server.failure:
+        raise server.failure
 
 
 def run(settings: Settings) -> None:

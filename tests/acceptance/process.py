@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,6 +147,13 @@ class ServerProcess:
         assert status == 200, (body, self.log)
         series: list[dict[str, Any]] = json.loads(body)
         return {s["target"]: {t: v for v, t in s["datapoints"] if v is not None} for s in series}
+
+    def send(self, lines: str) -> None:
+        """Sends lines over TCP; returns when the server has read them."""
+        with socket.create_connection(("127.0.0.1", self.ports["carbon"]), timeout=30) as sock:
+            sock.sendall(lines.encode())
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
 
     def metrics(self) -> dict[str, float]:
         """All samples by name (with labels)."""
