@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from receivers import carbon_pickle
 from receivers.block import NAME_BYTES_MAX
 from receivers.carbon_pickle import FRAME_BYTES_MAX, encode, finish, parse, wire_format
+from receivers.sink import NameScanner
 from receivers.tcp import TcpLimits, TcpListener, Totals
 from tests.fake_sink import FakeRegistry, FakeSink, ScanningRegistry
 from tests.test_tcp import connect, feed
-from tgres_py.kernels import NameTable, names_py
+from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import NameTable, RingStore, names_py
 from tgres_py.model.points import Parsed, Reason
 
 NOW_S = 1_700_000_000
@@ -215,6 +217,23 @@ def test_frame_limit() -> None:
 def test_torn_frame_at_the_end_is_counted() -> None:
     parsed = finish(b"\x00\x00\x00\x10\x80", NOW_S, FakeRegistry())
     assert (len(parsed.block), parsed.rejected) == (0, {Reason.MALFORMED: 1})
+
+
+def test_with_the_registry_of_the_server() -> None:
+    """Names get their canonical form; what there is no room for is refused, whoever reads the frame."""
+    registry = Registry(lambda names: [], RingStore(), series_max=4)
+    assert isinstance(registry, NameScanner)
+    plain = [("a", (1, 1.5)), ("d;y=2;x=1", (2, 2)), ("d;x=1;y=2", (3, 3)), ("e", (4, 4))]
+    odd = [("a", (5, "5_0")), ("f", (6, 6)), ("a b", (7, 7))]
+    for _ in range(2):
+        parsed = parse(frame_of(plain, 2) + frame_of(odd, 2), NOW_S, registry)
+        d = "d;x=1;y=2"
+        assert registry.names(parsed.block.ids) == ["a", d, d, "e", "a", "f"]
+        assert parsed.block.times.tolist() == [1, 2, 3, 4, 5, 6]
+        assert parsed.rejected == {Reason.NAME: 1}
+    beyond = parse(frame_of([("g", (1, 1)), ("a", (2, 2)), ("h;x=1", (3, 3))], 2), NOW_S, registry)
+    assert registry.names(beyond.block.ids) == ["a"]
+    assert beyond.rejected == {Reason.LIMIT: 2}
 
 
 # Through the transport

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.test_carbon_pickle import NOW_S, PROTOCOLS, frame, frame_of, run
 from tgres_py.kernels import names_py
 from tgres_py.kernels.pickle_frames import cut_frames
+from tgres_py.model.points import Reason
 
 native = pytest.importorskip(
     "tgres_py.kernels._pickle", reason="the extension isn't built: only the Python reader can run"
@@ -121,6 +122,12 @@ def test_a_memo_entry_can_be_replaced() -> None:
     assert plainly(body) == [(b"b", 5, 1.5), *ONE, *ONE]
 
 
+def test_memoize_counts_what_is_set() -> None:
+    point = b"K\x05" + G15 + b"\x86\x86"
+    body = b"](U\x01aq\x05" + point + b"U\x01b\x94" + point + b"h\x01" + point + b"e."
+    assert plainly(body) == [*ONE, (b"b", 5, 1.5), (b"b", 5, 1.5)]
+
+
 # What is left alone: the Python reader says what it is worth
 
 LEFT_ALONE = {
@@ -155,6 +162,13 @@ LEFT_ALONE = {
     "memo of nothing": b"q\x00.",
     "text longer than the frame": b"]X\xff\xff\xff\xffa.",
     "text of 2**64 bytes": b"]\x8e" + b"\xff" * 8 + b"a.",
+    "UTF-8 of three bytes, longer than needed": b"]X\x03\x00\x00\x00\xe0\x80\x80K\x05K\x01\x86\x86a.",
+    "UTF-8 of no kind": b"]X\x04\x00\x00\x00\xfc\x80\x80\x80K\x05K\x01\x86\x86a.",
+    "UTF-8 cut before an opcode like it": b"]X\x01\x00\x00\x00\xc3\x94K\x05K\x01\x86\x86a.",
+    "three in a point": pickle.dumps([("b", "a", (5, 1))], 0),
+    "append to a mark": b"](U\x01aK\x05K\x01\x86\x86ae.",
+    "a mark for the memo": b"](q\x00U\x01aK\x05K\x01\x86\x86e.",
+    "the list as name": b"]q\x00(h\x00K\x05K\x01\x86\x86e.",
     "protocol 6": b"\x80\x06].",
     "marks": b"(" * 100_000 + b".",
     "memo entries": b"]" + b"\x94" * 100_000 + b".",
@@ -169,19 +183,6 @@ def test_left_alone(case: str) -> None:
     body = LEFT_ALONE[case]
     assert plainly(body) is None
     run(frame(body))
-
-
-def test_tuples_in_proportion_to_the_data() -> None:
-    """As many as the Python reader allows, not one more."""
-    start = b"](U\x01aK\x01K\x01\x86q\x00\x86q\x01"
-    most = b"h\x02h\x00\x86"
-    for count in (500, 1_500, 2_200):
-        body = start + b"U\x01aq\x02h\x00\x86" + most * count + b"e."
-        taken, rejected, _ = run(frame(body))
-        if plainly(body) is None:
-            assert rejected
-        else:
-            assert len(taken) == count + 2
 
 
 # Buffers
@@ -200,6 +201,14 @@ def test_position_of_odd_frames() -> None:
     taken, rejected, rest = run(data)
     assert taken == [*ca, *ab, (b"d;x=1", 6, 6.0), *ab, *ca, *ca]
     assert (sum(rejected.values()), rest) == (1, b"")
+
+
+def test_each_frame_has_a_memo_of_its_own() -> None:
+    good = frame_of([("a", (5, 1.5))], 2)
+    other = frame(b"]h\x01K\x05K\x01\x86\x86a.")
+    assert b"q\x01" in good
+    assert native.read_frames(good + other, 0, LIMIT)[4] == [(1, len(good) + 4, len(good + other))]
+    assert run(good + other) == (ONE, {Reason.MALFORMED: 1}, b"")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

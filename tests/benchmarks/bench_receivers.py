@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from receivers import carbon_line, carbon_pickle, pickle_reader, tcp, udp
+from receivers import carbon_line, carbon_pickle, tcp, udp
 from tgres_py.cli.blast_payload import LinePayload, PicklePayload, name_of
 from tgres_py.kernels import NATIVE, NameTable
 from tgres_py.model.points import Ids, Parsed, Reason
@@ -44,6 +44,9 @@ class Scanner(Dictionary):
 
     def scan(self, data: Any, now_s: int) -> Any:
         return self.table.parse(data, now_s)
+
+    def scan_names(self, data: Any, starts: Any, sizes: Any) -> Any:
+        return self.table.look_up(data, starts, sizes)
 
 
 class Counting:
@@ -79,17 +82,26 @@ def in_memory() -> None:
     for label, registry in (("split", Dictionary()), ("scan", Scanner())):
         us = best_us(lambda r=registry: carbon_line.parse(lines.data, 0, r))  # type: ignore[misc]
         print(f"carbon_line.parse, {label:31} {us:8.3f} us/point")
-    registry = Dictionary()
-    us = best_us(lambda: carbon_pickle.parse(frames.data, 0, registry))
-    print(f"carbon_pickle.parse, {'tgres blast':29} {us:8.3f} us/point")
-    points = [(name.decode(), (1.7e9 + i, i * 1.5)) for i, name in enumerate(names)]
-    for protocol in range(6):
-        body = pickle.dumps(points, protocol)
-        frame = struct.pack(">I", len(body)) + body
-        us = best_us(lambda f=frame: carbon_pickle.parse(f, 0, registry))  # type: ignore[misc]
-        print(f"carbon_pickle.parse, protocol {protocol:<20} {us:8.3f} us/point")
-        us = best_us(lambda b=body: pickle_reader.load(b))  # type: ignore[misc]
-        print(f"pickle_reader.load, protocol {protocol:<21} {us:8.3f} us/point")
+    for label, registry in (("read in Python", Dictionary()), ("kernel", Scanner())):
+        pickles(label, frames.data, names, registry)
+
+
+def pickles(label: str, blast: bytes, names: list[bytes], registry: Dictionary) -> None:
+    us = best_us(lambda: carbon_pickle.parse(blast, 0, registry))
+    print(f"carbon_pickle.parse, {label}, {'tgres blast':16} {us:8.3f} us/point")
+    shapes = {
+        "floats": [(name.decode(), (1.7e9 + i, i * 1.5)) for i, name in enumerate(names)],
+        "ints": [(name.decode(), (1_700_000_000, i * i * i)) for i, name in enumerate(names)],
+        "texts": [
+            (name.decode(), (1_700_000_000, f"{i * 1.37:f}")) for i, name in enumerate(names)
+        ],
+    }
+    for shape, points in shapes.items():
+        for protocol in range(6):
+            body = pickle.dumps(points, protocol)
+            frame = struct.pack(">I", len(body)) + body
+            us = best_us(lambda f=frame: carbon_pickle.parse(f, 0, registry))  # type: ignore[misc]
+            print(f"carbon_pickle.parse, {label}, {shape}, protocol {protocol} {us:8.3f} us/point")
 
 
 async def over_loopback() -> None:

@@ -7,7 +7,8 @@ builds anything, one list at the bottom of the stack, pairs of numbers, pairs of
 A frame that holds anything else, or a text that only Python's float() or codecs read, is an odd frame: left to the
 caller as a whole, so that the rules are written once, in Python (receivers/pickle_reader.py).
 
-What is taken here is taken there with the same result; so limits are the same or narrower. Memory: 32 bytes for each
+What is taken here is taken there with the same result; so limits are the same or narrower (that of tuples
+can't be reached: two numbers and a tuple's opcode take five bytes). Memory: 32 bytes for each
 entry of stack and memo and for each point; none takes less than one byte of data (most take 10 to 60).
 """
 
@@ -24,8 +25,8 @@ cdef enum:
     PROTOCOL_MAX = 5
     MARKS_MAX = 8               # a list of points needs three
     MEMO_GAP_MAX = 1024         # memo entries are numbered one after the other, here from 0, there from 1
-    OBJECTS_MIN = 1024          # of lists and tuples, and of memo entries, as pickle_reader.py has it
-    BYTES_PER_OBJECT = 2
+    MEMO_MIN = 1024             # entries of the memo, and one more for so many bytes: as pickle_reader.py has it
+    BYTES_PER_MEMO = 2
     DIGITS_MAX = 18
 
 cdef double TIMESTAMP_ABS_MAX = 9007199254740992.0      # 2**53; receivers/block.py
@@ -61,8 +62,7 @@ cdef struct Machine:
     Py_ssize_t[MARKS_MAX] marks # where they are on the stack
     int marks_n
     uint64_t memo_set           # entries of the memo that are set
-    uint64_t objects            # tuples and lists so far
-    uint64_t objects_max
+    uint64_t memo_max
 
 
 def read_frames(data, int64_t now_s, Py_ssize_t frame_bytes_max):
@@ -133,8 +133,8 @@ cdef bint read_frame(Machine* m) noexcept nogil:
     cdef uint8_t op
     cdef bint good = True
     m.stack.n = m.memo.n = m.marks_n = 0
-    m.memo_set = m.objects = 0
-    m.objects_max = OBJECTS_MIN + <uint64_t>(m.end - m.p) / BYTES_PER_OBJECT
+    m.memo_set = 0
+    m.memo_max = MEMO_MIN + <uint64_t>(m.end - m.p) / BYTES_PER_MEMO
     while good and m.p < m.end:
         op = m.p[0]
         m.p += 1
@@ -409,11 +409,6 @@ cdef bint is_utf8(const uint8_t* p, Py_ssize_t size) noexcept nogil:
 
 # Tuples and the list.
 
-cdef inline bint count_object(Machine* m) noexcept nogil:
-    m.objects += 1
-    return m.objects <= m.objects_max
-
-
 cdef inline bint as_number(Machine* m, Item* item, double* value) noexcept nogil:
     cdef const char* text
     if item.kind == NUMBER:
@@ -430,7 +425,7 @@ cdef inline bint pair(Machine* m) noexcept nogil:
     cdef Item* first
     cdef Item* second
     cdef double time = 0, value = 0
-    if m.stack.n < 2 or not count_object(m):
+    if m.stack.n < 2:
         return False
     m.stack.n -= 1
     second = &m.stack.at[m.stack.n]
@@ -475,7 +470,7 @@ cdef inline bint pair_from_mark(Machine* m) noexcept nogil:
 
 
 cdef inline bint empty_list(Machine* m) noexcept nogil:
-    return m.stack.n == 0 and count_object(m) and push(&m.stack, Item(LIST, 0, 0, 0, 0))
+    return m.stack.n == 0 and push(&m.stack, Item(LIST, 0, 0, 0, 0))
 
 
 cdef inline bint append_from(Machine* m, Py_ssize_t at) noexcept nogil:
@@ -503,7 +498,7 @@ cdef inline bint append_from_mark(Machine* m) noexcept nogil:
 
 cdef inline bint list_from_mark(Machine* m) noexcept nogil:
     cdef Py_ssize_t at
-    if not pop_mark(m, &at) or at != 0 or not count_object(m):
+    if not pop_mark(m, &at) or at != 0:
         return False
     m.stack.at[0].kind = LIST
     return append_from(m, 1)
@@ -513,7 +508,7 @@ cdef inline bint list_from_mark(Machine* m) noexcept nogil:
 
 cdef inline bint put(Machine* m, uint64_t index) noexcept nogil:
     cdef Item* top
-    if m.stack.n == 0 or m.memo_set >= m.objects_max or index > m.memo_set + MEMO_GAP_MAX:
+    if m.stack.n == 0 or m.memo_set >= m.memo_max or index > m.memo_set + MEMO_GAP_MAX:
         return False
     top = &m.stack.at[m.stack.n - 1]
     if top.kind == MARK:
@@ -528,9 +523,5 @@ cdef inline bint put(Machine* m, uint64_t index) noexcept nogil:
 
 
 cdef inline bint get(Machine* m, uint64_t index) noexcept nogil:
-    """A value once more; not the list, which could come into itself."""
-    cdef Item item
-    if index >= <uint64_t>m.memo.n:
-        return False
-    item = m.memo.at[index]
-    return item.kind != NOTHING and item.kind != LIST and push(&m.stack, item)
+    """A value once more. NOTHING and the list fit nowhere on the stack, so they make the frame odd."""
+    return index < <uint64_t>m.memo.n and push(&m.stack, m.memo.at[index])
