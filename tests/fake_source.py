@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests import graphite_dataset as dataset
+from tgres_py.errors import LimitExceeded
 from tgres_py.model.consolidation import rollup
+from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.ident import canonical
 from tgres_py.model.nametree import NameTree
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import Archive, BundleSpec, Cf
+from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
+from tgres_py.storage.memory import MemoryStore
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 365 * 86_400}
 
@@ -35,6 +40,8 @@ class FakeSource:
 
     def __init__(self) -> None:
         self.tree = NameTree()
+        self.tag_index = TagIndex()
+        self.store = MemoryStore()  # of events
         self.by_id: list[tuple[str, BundleSpec, list[tuple[int, NDArray[np.float64]]]]] = []
         self.fetched: list[tuple[list[str], int, int, int]] = []
 
@@ -58,13 +65,44 @@ class FakeSource:
                 first //= factor
                 rings.append((first, values))
         self.tree.add_many([name], len(self.by_id))
+        self.tag_index.add_lines(f"{name}\n".encode(), len(self.by_id))
         self.by_id.append((name, bundle, rings))
 
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
         return self.tree.expand(pattern, limit, "query_series_max")
 
     def find(self, pattern: str) -> list[FindNode]:
-        return [FindNode(n.path, n.name, n.is_leaf, n.is_branch) for n in self.tree.find(pattern)]
+        return self.tree.find(pattern)
+
+    def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:
+        ids = self.tag_index.find(expressions)
+        if limit is not None and len(ids) > limit:
+            raise LimitExceeded("series", len(ids), limit, "query_series_max")
+        return np.array(sorted(ids.tolist(), key=lambda i: self.by_id[i][0]), np.int32)
+
+    def tags(self) -> TagIndex:
+        return self.tag_index
+
+    def tag_series(self, names: Sequence[str]) -> list[str]:
+        wanted = [canonical(name) for name in names]
+        for name in wanted:
+            if self.tree.get(name) < 0:
+                self.add(name, [])
+        self.tag_index.add(wanted, np.array([self.tree.get(name) for name in wanted], np.int32))
+        return wanted
+
+    def untag_series(self, names: Sequence[str]) -> None:
+        known = [self.tree.get(canonical(name)) for name in names]
+        self.tag_index.discard(np.array(known, np.int32))
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        return await self.store.find_events(wanted)
+
+    async def add_event(self, event: Event) -> int:
+        return await self.store.add_event(event)
+
+    async def get_event(self, id_: int) -> Event | None:
+        return await self.store.get_event(id_)
 
     def names(self, ids: Ids) -> list[str]:
         return [self.by_id[i][0] for i in ids.tolist()]

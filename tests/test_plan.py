@@ -190,7 +190,8 @@ class Refusal:
         Refusal("consolidateBy(fine.a,'bogus')", "consolidationFunc is 'bogus'"),
         Refusal("alias(fine.a,5)", "newName must be of type string, not 5"),
         Refusal("aliasByNode(fine.a,0.5)", "nodes must be of type nodeOrTag"),
-        Refusal("seriesByTag('a=b')", "no tag index"),
+        Refusal("seriesByTag('rubbish')", "seriesByTag('rubbish'): Invalid tagspec rubbish"),
+        Refusal("seriesByTag('a!=b')", "must not match the empty string"),
     ],
     ids=lambda case: case.target,
 )

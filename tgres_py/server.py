@@ -12,16 +12,18 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
+
+import numpy as np
 
 from http_api.app import make_app
 from http_api.listen import HttpListener
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from tgres_py import clock, metrics
 from tgres_py.config import Settings
-from tgres_py.errors import ConfigError, StoreUnavailable, TgresError
+from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import Flusher, Pace
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.journal import Journal
@@ -30,8 +32,10 @@ from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
 from tgres_py.machine import memory_bytes
+from tgres_py.model.ident import canonical
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
+from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
@@ -58,13 +62,17 @@ class Listener(Protocol):
 
 
 class ServerSource:
-    """What queries see: names from the registry, points from the reader."""
+    """What queries see: names and tags from the registry, points from the reader, events from the store."""
 
-    def __init__(self, registry: Registry, reader: Reader, flusher: Flusher) -> None:
+    def __init__(self, registry: Registry, reader: Reader, flusher: Flusher, store: Store) -> None:
         self._registry = registry
         self._reader = reader
         self._flusher = flusher
+        self._store = store
         self._index_lock = threading.Lock()
+        self.add_event = store.add_event
+        self.find_events = store.find_events
+        self.get_event = store.get_event
 
     def sync_index(self) -> None:
         """Brings the index of names up to date; in any thread."""
@@ -77,10 +85,40 @@ class ServerSource:
 
     def find(self, pattern: str) -> list[FindNode]:
         self.sync_index()
-        return [
-            FindNode(node.path, node.name, node.is_leaf, node.is_branch)
-            for node in self._registry.tree.find(pattern)
-        ]
+        return self._registry.tree.find(pattern)
+
+    def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:
+        ids = self.tags().find(expressions)
+        if limit is not None and len(ids) > limit:
+            raise LimitExceeded(
+                "series that fulfil the tag expressions", len(ids), limit, "query_series_max"
+            )
+        names = self.names(ids)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        return ids[order]
+
+    def tags(self) -> TagIndex:
+        self.sync_index()
+        return self._registry.tags
+
+    def tag_series(self, names: Sequence[str]) -> list[str]:
+        registry = self._registry
+        wanted = [canonical(name) for name in names]
+        ids, refused = registry.resolve([name.encode() for name in wanted])
+        for position, reason in refused.items():
+            raise BadRequest(f"{wanted[position]}: this series can't be made: {reason.value}")
+        with self._index_lock:
+            registry.sync_index()
+            registry.tags.add(wanted, ids)
+        return wanted
+
+    def untag_series(self, names: Sequence[str]) -> None:
+        registry = self._registry
+        known = (canonical(name) for name in names)
+        ids = np.array([registry.table.get(name.encode()) for name in known], np.int32)
+        with self._index_lock:
+            registry.sync_index()
+            registry.tags.discard(ids)
 
     def names(self, ids: Ids) -> list[str]:
         return self._registry.names(ids)
@@ -91,7 +129,6 @@ class ServerSource:
     async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
         await self._settle()
         return await self._reader.fetch(ids, archive, from_slot, until_slot)
-
 
     async def _settle(self) -> None:
         """Merges queued late points first, unless the store is away: what is in memory can be read on."""
@@ -193,7 +230,7 @@ class Server:
             settings.checkpoint_s,
         )
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
-        self.source = ServerSource(self.registry, reader, self.flusher)
+        self.source = ServerSource(self.registry, reader, self.flusher, self.store)
 
     async def _start_listeners(self) -> None:
         settings, sink = self.settings, self.intake

@@ -19,6 +19,7 @@ from tgres_py.kernels import FLOOR_NONE, NameTable, NameTree, RingStore
 from tgres_py.model.ident import NameRefused, canonical
 from tgres_py.model.points import Ids, Reason, Times, Values
 from tgres_py.model.retention import BundleSpec, OnDuplicate
+from tgres_py.model.tagindex import TagIndex
 from tgres_py.storage.port import SeriesRows
 
 SEGMENT_SERIES_MAX = 4_096
@@ -33,7 +34,7 @@ MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
 
 
 class Registry:
-    """Belongs to the event loop's thread, but for ``names`` and the methods of ``tree``."""
+    """Belongs to the event loop's thread, but for ``names`` and the methods of ``tree`` and ``tags``."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Registry:
         self.ring = ring
         self.table = NameTable()
         self.tree = NameTree()
+        self.tags = TagIndex()
         self.bundle_specs: list[BundleSpec] = []
         self.bundle_db_ids: list[int] = []  # 0: not yet in the store
         self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
@@ -288,11 +290,13 @@ class Registry:
     # -- queries (any thread) ----------------------------------------------------------------
 
     def sync_index(self) -> None:
-        """Brings the tree up to date with the names; called in the loop's thread before a query."""
+        """Brings tree and tags up to date with the names; one caller at a time."""
         first, end = self._indexed, min(self._admitted, self.table.size)
         if first < end:
             self._indexed = end
-            self.tree.add_lines(self.table.name_lines(first, end), first)
+            lines = self.table.name_lines(first, end)
+            self.tree.add_lines(lines, first)
+            self.tags.add_lines(lines, first)
 
     def names(self, ids: Ids) -> list[str]:
         first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)

@@ -34,13 +34,16 @@ NO_ID = -1
 
 
 class TreeNode(NamedTuple):
-    """``path``: whole name up to here; ``name``: its last element; ``id``: of the leaf, else -1."""
+    """``path``: whole name up to here; ``name``: its last element; ``id``: of the leaf, else -1.
+
+    A node can be leaf and branch at once.
+    """
 
     path: str
     name: str
     is_leaf: bool
     is_branch: bool
-    id: int
+    id: int = -1
 
 
 class NameTree:

@@ -7,11 +7,15 @@ an earlier one) plans its first argument there, nested ones add up. Each leaf's 
 archive as whisper does, from the range and ``now``; the series of all leaves that read the same
 (bundle, archive, window) are one ``Fetch``. Arguments are checked and limits hold here, so a bad
 request costs no read.
+
+A few functions (applyByNode, useSeriesAbove, aliasQuery) make new targets from the series they are
+given. They return ``Further``, and the plan is extended: another round, planned and limited in the
+same way, its fetches again known before one is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from typing import Any
@@ -20,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.functions.reads import Context, StepSet
+from tgres_py.functions.reads import Context, Further, StepSet
 from tgres_py.functions.registry import Param, RenderFunction, find_function
 from tgres_py.functions.series import Positions
 from tgres_py.model.points import Ids
@@ -116,9 +120,20 @@ PlanNode = Leaf | PlannedCall
 
 @dataclass(slots=True)
 class Plan:
+    """``further``: by id() of the call what it asked for, and the plans of those targets."""
+
     request: RenderRequest
     targets: list[PlanNode]
     fetches: list[Fetch]
+    planner: _Planner
+    further: dict[int, tuple[Further, list[PlanNode]]] = field(default_factory=dict)
+
+    def extend(self, wanted: Iterable[tuple[PlannedCall, Further]]) -> None:
+        """Plans the targets that calls ask for and adds their fetches. Errors as of make_plan."""
+        for call, further in wanted:
+            asked = (call.context.from_s, call.context.until_s)
+            self.further[id(call)] = further, self.planner.further(further.targets, asked)
+        self.fetches += self.planner.fetches()
 
 
 def make_plan(
@@ -137,7 +152,7 @@ def make_plan(
     trees = [resolve_templates(parse_target(text), request.templates) for text in texts]
     whole = (request.from_s, request.until_s)
     targets = [planner.target(tree, whole) for tree in trees]
-    return Plan(request, targets, planner.fetches())
+    return Plan(request, targets, planner.fetches(), planner)
 
 
 class _Planner:
@@ -148,6 +163,19 @@ class _Planner:
         self.leaves: dict[tuple[str, Range], Leaf] = {}
         self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
         self.series = 0
+        self.points = 0
+        self.fetched = 0
+        self.further_targets = 0
+
+    def further(self, targets: Sequence[str], asked: Range) -> list[PlanNode]:
+        """Targets made from series are limited as series are: mostly one is made of each."""
+        self.further_targets += len(targets)
+        most = self.limits.query_series_max
+        if self.further_targets > most:
+            raise LimitExceeded(
+                "targets made of series", self.further_targets, most, "query_series_max"
+            )
+        return [self.target(parse_target(text), asked) for text in targets]
 
     def target(self, node: Node, asked: Range) -> PlanNode:
         if isinstance(node, Literal):
@@ -156,10 +184,8 @@ class _Planner:
 
     def plan(self, node: Node, asked: Range) -> PlanNode:
         match node:
-            case Path(text):
-                return self.leaf(text, asked)
-            case ByTag(text):
-                raise BadRequest(f"target: {text}: this server has no tag index to search")
+            case Path() | ByTag():
+                return self.leaf(node, asked)
             case Call():
                 return self.call(node, asked)
             case _:
@@ -171,8 +197,7 @@ class _Planner:
             *asked,
             self.request.now_s,
             self.request.tz,
-            self.request.xff,
-            self.limits.query_points_max,
+            points_max=self.limits.query_points_max,
         )
         bound = _bind(function, node)
         values = _literals(function, bound)
@@ -196,8 +221,8 @@ class _Planner:
 
     def steps(self, node: Node, asked: Range) -> StepSet:
         """The steps that a series expression has over a range, without planning its fetches."""
-        if isinstance(node, Path):
-            _, _, bundles = self.expand(node.text)
+        if isinstance(node, Path | ByTag):
+            _, _, bundles = self.expand(node)
             windows = {id(bundle): self.window(bundle, asked) for bundle in bundles}
             distinct = {id(bundle): bundle for bundle in bundles}
             return frozenset(
@@ -216,21 +241,32 @@ class _Planner:
         context = Context(*asked, self.request.now_s, self.request.tz)
         return function.steps(_literals(function, bound), below, context)
 
-    def expand(self, expression: str) -> tuple[Ids, list[str], list[BundleSpec]]:
-        known = self.expanded.get(expression)
+    def expand(self, node: Path | ByTag) -> tuple[Ids, list[str], list[BundleSpec]]:
+        known = self.expanded.get(node.text)
         if known is None:
-            ids = self.source.expand(expression, self.limits.query_series_max)
+            if isinstance(node, Path):
+                ids = self.source.expand(node.text, self.limits.query_series_max)
+            else:
+                ids = self.by_tags(node)
             known = (ids, self.source.names(ids), self.source.bundles(ids))
-            self.expanded[expression] = known
+            self.expanded[node.text] = known
         return known
+
+    def by_tags(self, node: ByTag) -> Ids:
+        try:
+            return self.source.by_tags(node.expressions, self.limits.query_series_max)
+        except LimitExceeded:
+            raise
+        except BadRequest as error:
+            raise BadRequest(f"target: {node.text}: {error}") from None
 
     def window(self, bundle: BundleSpec, asked: Range) -> Window | None:
         return choose_window(bundle.archives, *asked, self.request.now_s)
 
-    def leaf(self, expression: str, asked: Range) -> Leaf:
-        leaf = self.leaves.get((expression, asked))
+    def leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
+        leaf = self.leaves.get((node.text, asked))
         if leaf is None:
-            leaf = self.leaves[expression, asked] = self.make_leaf(expression, asked)
+            leaf = self.leaves[node.text, asked] = self.make_leaf(node, asked)
             self.series += len(leaf.names)
             if self.series > self.limits.query_series_max:
                 raise LimitExceeded(
@@ -238,8 +274,8 @@ class _Planner:
                 )
         return leaf
 
-    def make_leaf(self, expression: str, asked: Range) -> Leaf:
-        ids, names, bundles = self.expand(expression)
+    def make_leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
+        ids, names, bundles = self.expand(node)
         # one decision for each bundle, not for each series: equal bundles are the same object
         keys = np.fromiter(map(id, bundles), np.int64, len(bundles))
         distinct, first, group = np.unique(keys, return_index=True, return_inverse=True)
@@ -254,34 +290,36 @@ class _Planner:
                 parts.append(LeafPart((spec, window), ids[at], place_of[at]))
         functions = [str(spec.cf) if self.limits.consolidate_by_cf else "average" for spec in specs]
         if in_reach.all():
-            return Leaf(expression, names, [functions[number] for number in group.tolist()], parts)
+            return Leaf(node.text, names, [functions[number] for number in group.tolist()], parts)
         kept = np.flatnonzero(in_reach).tolist()
         return Leaf(
-            expression,
+            node.text,
             [names[place] for place in kept],
             [functions[number] for number in group[kept].tolist()],
             parts,
         )
 
     def fetches(self) -> list[Fetch]:
-        """The fetches of all leaves, and each leaf part's place in them. LimitExceeded: too many
-        points.
+        """The fetches of the leaves that have none yet, and each leaf part's place in the plan's.
+        LimitExceeded: too many points.
         """
         parts: dict[FetchKey, list[LeafPart]] = {}
         for leaf in self.leaves.values():
             for part in leaf.parts:
-                parts.setdefault(part.key, []).append(part)
+                if part.fetch < 0:
+                    parts.setdefault(part.key, []).append(part)
         out: list[Fetch] = []
         for (bundle, window), same in parts.items():
             ids = np.unique(np.concatenate([part.ids for part in same]))
             for part in same:
-                part.fetch = len(out)
+                part.fetch = self.fetched + len(out)
                 part.rows = np.searchsorted(ids, part.ids)
             out.append(Fetch(ids, bundle, window))
-        points = sum(fetch.points for fetch in out)
-        if points > self.limits.query_points_max:
+        self.fetched += len(out)
+        self.points += sum(fetch.points for fetch in out)
+        if self.points > self.limits.query_points_max:
             raise LimitExceeded(
-                "points to read", points, self.limits.query_points_max, "query_points_max"
+                "points to read", self.points, self.limits.query_points_max, "query_points_max"
             )
         return out
 

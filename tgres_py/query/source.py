@@ -1,25 +1,23 @@
-"""What the query layer asks of the server: names from memory, points from ts rows overlaid by the ring cache."""
+"""What the query layer and the HTTP API ask of the server: names and tags from memory, points from ts
+rows overlaid by the ring cache, events from the store.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.nametree import TreeNode
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
+from tgres_py.model.tagindex import TagIndex
 
-
-@dataclass(frozen=True, slots=True)
-class FindNode:
-    """One node of the tree of names. A node can be leaf and branch at once."""
-
-    path: str
-    name: str
-    is_leaf: bool
-    is_branch: bool
+# one node of the tree of names; it can be leaf and branch at once
+FindNode = TreeNode
 
 
 class SeriesSource(Protocol):
@@ -31,6 +29,12 @@ class SeriesSource(Protocol):
 
     def find(self, pattern: str) -> list[FindNode]:
         """Nodes (branches and leaves) that match a glob, in the order of their paths."""
+
+    def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:
+        """Ids of the series that fulfil all tag expressions, in the order of their names.
+
+        BadRequest: a bad expression; LimitExceeded when there are more than ``limit``.
+        """
 
     def names(self, ids: Ids) -> list[str]: ...
 
@@ -45,3 +49,33 @@ class SeriesSource(Protocol):
         All ids have the same retention. Points received before the call are seen.
         StoreUnavailable when PostgreSQL is needed and away.
         """
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        """The events that a query asks for, in the order of their times. StoreUnavailable."""
+
+
+class TagSource(Protocol):
+    def tags(self) -> TagIndex:
+        """The index of tags, up to date."""
+
+    def tag_series(self, names: Sequence[str]) -> list[str]:
+        """Creates the series that are missing and puts all into the index of tags; their canonical names.
+
+        BadRequest: a name that no series can have, or that must not be created; none is created then.
+        """
+
+    def untag_series(self, names: Sequence[str]) -> None:
+        """Takes series out of the index of tags; their points and names stay. Unknown ones are ignored."""
+
+
+class EventSource(Protocol):
+    """StoreUnavailable when PostgreSQL is away."""
+
+    async def add_event(self, event: Event) -> int:
+        """Stores an event; its id. ``event.id`` is ignored."""
+
+    async def get_event(self, id_: int) -> Event | None: ...
+
+
+class Source(SeriesSource, TagSource, EventSource, Protocol):
+    """What the HTTP API needs."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import StoreUnavailable
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
 from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
 
@@ -31,6 +32,7 @@ class MemoryStore:
         self._series: dict[str, tuple[int, int]] = {}
         self._chunks: dict[_Key, tuple[int, NDArray[np.float64]]] = {}
         self._state = ServerState("", 0)
+        self._events: list[Event] = []
         self._requests: set[asyncio.Queue[str]] = set()
 
     def _check(self) -> None:
@@ -119,6 +121,20 @@ class MemoryStore:
             np.array([start_s for _, start_s, _ in found], np.int64),
             np.array([dp for _, _, dp in found], np.float64).reshape(len(found), width),
         )
+
+    async def add_event(self, event: Event) -> int:
+        self._check()
+        self._events.append(event._replace(id=len(self._events) + 1))
+        return len(self._events)
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        self._check()
+        found = [event for event in self._events if wanted.matches(event)]
+        return sorted(found, key=lambda event: (event.at_s, event.id))[: wanted.limit]
+
+    async def get_event(self, id_: int) -> Event | None:
+        self._check()
+        return self._events[id_ - 1] if 1 <= id_ <= len(self._events) else None
 
     async def get_state(self) -> ServerState:
         self._check()

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
 
 
@@ -97,6 +98,14 @@ class Store(Protocol):
         ``ring``: the archive's geometry, when known: the store then touches only the chunks of the
         window (one of 5 years of 10 minutes has 549), else it looks at all chunks of the archive.
         """
+
+    async def add_event(self, event: Event) -> int:
+        """Stores an event; its id."""
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        """The events that a query asks for, by time, those of one time by id."""
+
+    async def get_event(self, id_: int) -> Event | None: ...
 
     async def get_state(self) -> ServerState:
         """The state; a fresh store answers ServerState("", 0)."""

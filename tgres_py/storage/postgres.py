@@ -13,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from tgres_py.errors import ConfigError, StoreUnavailable
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.ident import parse_tags
 from tgres_py.model.retention import (
     Archive,
@@ -42,6 +43,7 @@ LOAD_TIMEOUT_S = 600.0
 LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
 FLUSH_REQUESTS_MAX = 1_000
+EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
 
 class PostgresStore:
@@ -137,6 +139,29 @@ class PostgresStore:
         place = dict(zip(unique, range(len(unique)), strict=True))
         take = np.fromiter(map(place.__getitem__, names), np.intp, len(names))
         return ids[take], found[take]
+
+    # Events
+
+    async def add_event(self, event: Event) -> int:
+        async with self._pool.use() as connection:
+            id_: int = await connection.fetchval(
+                query("insert_event"), event.what, list(event.tags), event.data, event.at_s
+            )
+            return id_
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        tags = None if wanted.tags is None else list(wanted.tags)
+        ends = [min(max(end, EVENT_TIMES_S[0]), EVENT_TIMES_S[1]) for end in wanted[:2]]
+        async with self._pool.use() as connection:
+            rows = await connection.fetch(
+                query("find_events"), *ends, tags, wanted.match_all, wanted.limit
+            )
+        return [_event(row) for row in rows]
+
+    async def get_event(self, id_: int) -> Event | None:
+        async with self._pool.use() as connection:
+            row = await connection.fetchrow(query("get_event"), id_)
+        return _event(row) if row else None
 
     # Chunks
 
@@ -360,6 +385,13 @@ class _SeriesReader:
             np.concatenate([np.empty(0, np.int32), *self._bundles]),
             self._names,
         )
+
+
+# Events
+
+
+def _event(row: asyncpg.Record) -> Event:
+    return Event(row["what"], row["at_s"], tuple(row["tags"]), row["data"], row["id"])
 
 
 # Chunks

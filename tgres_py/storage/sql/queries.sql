@@ -75,3 +75,16 @@ ON CONFLICT (name) DO NOTHING
 SELECT array_send(array_agg(r.id ORDER BY s.id)) AS ids,
        array_send(array_agg(r.bundle_id ORDER BY s.id)) AS bundle_ids
 FROM tgres_series_stage s JOIN rrd r USING (name)
+
+-- name: insert_event
+INSERT INTO event (what, tags, data, at) VALUES ($1, $2, $3, to_timestamp($4)) RETURNING id
+
+-- name: find_events
+SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event
+WHERE at BETWEEN to_timestamp($1) AND to_timestamp($2)
+  AND ($3::text[] IS NULL OR CASE WHEN $4 THEN tags @> $3 ELSE tags && $3 END)
+ORDER BY at, id
+LIMIT $5
+
+-- name: get_event
+SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event WHERE id = $1
