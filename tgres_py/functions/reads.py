@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tgres_py.errors import BadRequest
+from tgres_py.functions.series import SeriesBlock
 from tgres_py.target.attime import parse_interval
 
 Range = tuple[int, int]
@@ -21,27 +25,56 @@ StepSet = frozenset[int]
 LOOKBACK_S_MAX = 100 * 365 * 86_400
 
 
+@dataclass(slots=True)
+class RequestState:
+    """The little that one call of a request leaves to those after it (graphite-web's
+    requestContext).
+
+    ``xff``: the xFilesFactor of what is evaluated from now on, which setXFilesFactor changes;
+    ``stacks``: by name the running totals of stacked(), (slots,).
+    """
+
+    xff: float = 0.0
+    stacks: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What surrounds one call.
 
-    ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``, ``xff``: of the request;
-    ``windows``: the ranges over which its first argument was read; ``points_max``: the most points
-    a function may make.
+    ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``: of the request;
+    ``state``: what earlier calls of the request have left; ``points_max``: the most points a
+    function may make; ``windows``: the ranges over which its first argument was read.
     """
 
     from_s: int
     until_s: int
     now_s: int
     tz: tzinfo
-    xff: float = 0.0
+    state: RequestState = field(default_factory=RequestState)
     points_max: int = 20_000_000
     windows: tuple[Range, ...] = ()
+
+    @property
+    def xff(self) -> float:
+        return self.state.xff
 
     @property
     def lookback_s(self) -> int:
         """Seconds that the first argument was read before ``from_s``."""
         return self.from_s - self.windows[0][0] if self.windows else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What a function returns when it knows only from its arguments' values what else to read.
+
+    ``targets``: expressions, planned and fetched over the call's own range in another round;
+    ``finish``: makes the function's result of their blocks, one for each target, in order.
+    """
+
+    targets: tuple[str, ...]
+    finish: Callable[[list[SeriesBlock]], SeriesBlock]
 
 
 class Reads(Protocol):

@@ -31,13 +31,13 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from tgres_py.errors import BadRequest
 from tgres_py.functions import params
 from tgres_py.functions.params import Options, ParamType, Suggest
-from tgres_py.functions.reads import Context, Reads, Steps, same_steps
+from tgres_py.functions.reads import Context, Further, Reads, Steps, same_steps
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.target.parser import Scalar
 
 FAMILIES = ("alias", "calculate", "combine", "special", "transform")
 
-Function = Callable[..., SeriesBlock]
+Function = Callable[..., SeriesBlock | Further]
 
 
 @dataclass(frozen=True, slots=True)

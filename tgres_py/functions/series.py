@@ -9,13 +9,15 @@ are made: functions return new ones and may share arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 Positions = NDArray[np.intp]
+Option = bool | int | float | str
+Options = dict[str, Option]
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,7 +39,9 @@ class Label:
     """What a series is called.
 
     ``path_expression``: the expression that made it, which aggregates use for their own name;
-    ``cf``: function that consolidates it to fewer points; ``xff``: known/total needed for that.
+    ``cf``: function that consolidates it to fewer points; ``xff``: known/total needed for that;
+    ``options``: how it is to be drawn, under graphite-web's names (color, alpha, lineWidth, dashed,
+    drawAsInfinite, secondYAxis, stacked, invisible).
     """
 
     name: str
@@ -45,14 +49,19 @@ class Label:
     tags: dict[str, str]
     cf: str = "average"
     xff: float = 0.0
+    options: Options = field(default_factory=dict)
 
     def derived(self, name: str, **tags: str) -> Label:
         """The label of a function's result: new name and path expression, tags added."""
-        return Label(name, name, {**self.tags, **tags}, self.cf, self.xff)
+        return Label(name, name, {**self.tags, **tags}, self.cf, self.xff, self.options)
 
     def renamed(self, name: str) -> Label:
         """Another name to show; the path expression stays."""
-        return Label(name, self.path_expression, self.tags, self.cf, self.xff)
+        return Label(name, self.path_expression, self.tags, self.cf, self.xff, self.options)
+
+    def drawn(self, **options: Option) -> Label:
+        """The same, drawn with ``options`` too."""
+        return replace(self, options={**self.options, **options})
 
 
 @dataclass(slots=True)
@@ -123,6 +132,17 @@ class SeriesBlock:
                 places[place] = (part, row)
         for label, (part, row) in zip(self.labels, places, strict=True):
             yield label, part.grid, part.values[row]
+
+
+class BlockLists(SeriesBlock):
+    """A list of lists of series, as mapSeries makes it; whoever doesn't ask sees one list of all."""
+
+    __slots__ = ("lists",)
+
+    def __init__(self, lists: list[SeriesBlock]) -> None:
+        whole = concat(lists)
+        super().__init__(whole.labels, whole.parts)
+        self.lists = lists
 
 
 def concat(blocks: Iterable[SeriesBlock]) -> SeriesBlock:

@@ -1,30 +1,64 @@
 """Carrying out a plan: first all fetches (async), then all functions (synchronous, pure; for a
-worker thread).
+worker thread); again, when functions have asked for further targets.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py import clock
-from tgres_py.errors import LimitExceeded
+from tgres_py.errors import BadRequest, LimitExceeded
+from tgres_py.functions.reads import Further, RequestState
 from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
-from tgres_py.query.plan import Leaf, Plan, PlanNode
+from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode
 from tgres_py.query.source import SeriesSource
 
 FETCHES_AT_ONCE = 4
+ROUNDS_MAX = 5
 
 Fetched = list[NDArray[np.float64]]
+T = TypeVar("T")
 
 
-async def fetch_all(plan: Plan, source: SeriesSource) -> Fetched:
-    """The values of each of the plan's fetches: float64 (ids, slots). StoreUnavailable."""
+class FurtherNeeded(Exception):
+    """Functions ask for targets that the plan must be extended by."""
+
+    def __init__(self, wanted: list[tuple[PlannedCall, Further]]) -> None:
+        super().__init__(f"{len(wanted)} functions ask for further targets")
+        self.wanted = wanted
+
+
+async def in_rounds(
+    plan: Plan, source: SeriesSource, work: Callable[[Fetched], Awaitable[T]]
+) -> T:
+    """What ``work`` makes of the fetched values; it evaluates the plan.
+
+    When functions ask for further targets the plan is extended, those are fetched, and ``work``
+    starts anew. Errors of make_plan; BadRequest after ROUNDS_MAX rounds.
+    """
+    fetched: Fetched = []
+    for _ in range(ROUNDS_MAX):
+        fetched += await fetch_all(plan, source, len(fetched))
+        try:
+            return await work(fetched)
+        except FurtherNeeded as needed:
+            plan.extend(needed.wanted)
+    raise BadRequest(
+        f"target: functions that make targets of series are nested more than {ROUNDS_MAX - 1} deep"
+    )
+
+
+async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched:
+    """The values of the plan's fetches from number ``start`` on: float64 (ids, slots) each.
+    StoreUnavailable.
+    """
     gate = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     async def one(number: int) -> NDArray[np.float64]:
@@ -35,17 +69,18 @@ async def fetch_all(plan: Plan, source: SeriesSource) -> Fetched:
                 fetch.ids, window.archive, window.from_slot, window.until_slot
             )
 
-    if len(plan.fetches) == 1:
-        return [await one(0)]
-    return list(await asyncio.gather(*(one(number) for number in range(len(plan.fetches)))))
+    if len(plan.fetches) - start == 1:
+        return [await one(start)]
+    numbers = range(start, len(plan.fetches))
+    return list(await asyncio.gather(*(one(number) for number in numbers)))
 
 
 def evaluate(plan: Plan, fetched: Fetched, deadline_s: float | None = None) -> list[SeriesBlock]:
     """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded
-    once it has passed.
+    once it has passed. FurtherNeeded: see in_rounds.
     """
     evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s))
-    return [evaluator.block(target) for target in plan.targets]
+    return evaluator.all(plan.targets)
 
 
 def _deadline_check(deadline_s: float | None) -> Callable[[], None]:
@@ -59,31 +94,56 @@ def _deadline_check(deadline_s: float | None) -> Callable[[], None]:
 
 class _Evaluator:
     def __init__(self, plan: Plan, fetched: Fetched, check: Callable[[], None]) -> None:
-        self.xff = plan.request.xff
+        self.state = RequestState(plan.request.xff)
+        self.further = plan.further
         self.fetched = fetched
         self.check = check
-        self.leaves: dict[int, SeriesBlock] = {}
+        self.leaves: dict[tuple[int, float], SeriesBlock] = {}
+
+    def all(self, arguments: list[Any]) -> list[Any]:
+        """All evaluated, even when one lacks further targets, so that one round asks for all."""
+        out = []
+        wanted: list[tuple[PlannedCall, Further]] = []
+        for argument in arguments:
+            try:
+                out.append(self.argument(argument))
+            except FurtherNeeded as needed:
+                wanted += needed.wanted
+        if wanted:
+            raise FurtherNeeded(wanted)
+        return out
 
     def block(self, node: PlanNode) -> SeriesBlock:
         self.check()
         if isinstance(node, Leaf):
-            block = self.leaves.get(id(node))
+            key = id(node), self.state.xff
+            block = self.leaves.get(key)
             if block is None:
-                block = self.leaves[id(node)] = self.read(node)
+                block = self.leaves[key] = self.read(node)
             return block
-        args = [self.argument(argument) for argument in node.args]
+        if id(node) in self.further:
+            further, targets = self.further[id(node)]
+            return further.finish(self.all(targets))
+        args = self.all(node.args)
         if node.function.wants_context:
-            return node.function.call(*args, context=node.context)
-        return node.function.call(*args)
+            context = replace(node.context, state=self.state)
+            result = node.function.call(*args, context=context)
+        else:
+            result = node.function.call(*args)
+        if not isinstance(result, Further):
+            return result
+        if result.targets:
+            raise FurtherNeeded([(node, result)])
+        return result.finish([])
 
     def argument(self, argument: Any) -> Any:
         if isinstance(argument, list):
-            return [self.block(node) for node in argument]
+            return self.all(argument)
         return self.block(argument) if isinstance(argument, PlanNode) else argument
 
     def read(self, leaf: Leaf) -> SeriesBlock:
         labels = [
-            Label(name, leaf.expression, parse_tags(name), function, self.xff)
+            Label(name, leaf.expression, parse_tags(name), function, self.state.xff)
             for name, function in zip(leaf.names, leaf.functions, strict=True)
         ]
         parts = []
