@@ -56,6 +56,7 @@ class Reader:
     async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
         """Slots from_slot <= slot < until_slot: float64 (len(ids), n), NaN = unknown.
 
+        Of COUNTS_ARCHIVE only what is in the store; the ring has counts of its own.
         All ids share their retention. StoreUnavailable when the store is needed and away.
         """
         ids = np.asarray(ids, np.int32)
@@ -65,7 +66,7 @@ class Reader:
         ring = self.registry.ring
         segments, columns = ring.locate(ids)
         spec = self.registry.bundle_specs[int(self.registry.bundle_of[ids[0]])]
-        step_s = spec.archives[archive].step_s
+        step_s = spec.archives[max(archive, 0)].step_s
         stored: list[tuple[NDArray[np.int64], int]] = []  # positions whose older slots are in the store
         straddling: list[tuple[NDArray[np.int64], int]] = []
         for segment in np.unique(segments[segments >= 0]).tolist():
@@ -78,7 +79,7 @@ class Reader:
                     stored.append((at, memory_from))
                 if floor_s % step_s and from_slot <= floor_s // step_s < until_slot:
                     straddling.append((at, floor_s // step_s))
-            if memory_from < until_slot:
+            if memory_from < until_slot and archive != COUNTS_ARCHIVE:
                 out[at, memory_from - from_slot :] = self._from_ring(
                     spec, archive, segment, columns[at], memory_from, until_slot
                 )
