@@ -189,6 +189,10 @@ def test_walk_through_the_clients(running: ServerProcess) -> None:
     wait_for(
         lambda: running.sum_of("tgres_points_received_total") - before >= 500, "blast arrived", 10
     )
+    running.send(f"bad\nload.s0 nan {int(time.time())}\nload.s0 1 1\nload.s0 1 -1\n")
+    metrics = running.metrics()
+    for reason, count in {"malformed": 1, "nan": 1, "too_old": 1, "future": 0}.items():
+        assert metrics[f'tgres_points_dropped_total{{reason="{reason}"}}'] == count
     assert running.imbalance() == 0
     files = ["--schemas", str(running.folder / "schemas.conf")]
     assert "1s:2h" in tgres("schema", "match", "load.s1", *files)
