@@ -184,10 +184,8 @@ class _Planner:
 
     def plan(self, node: Node, asked: Range) -> PlanNode:
         match node:
-            case Path(text):
-                return self.leaf(text, asked)
-            case ByTag(text):
-                raise BadRequest(f"target: {text}: this server has no tag index to search")
+            case Path() | ByTag():
+                return self.leaf(node, asked)
             case Call():
                 return self.call(node, asked)
             case _:
@@ -223,8 +221,8 @@ class _Planner:
 
     def steps(self, node: Node, asked: Range) -> StepSet:
         """The steps that a series expression has over a range, without planning its fetches."""
-        if isinstance(node, Path):
-            _, _, bundles = self.expand(node.text)
+        if isinstance(node, Path | ByTag):
+            _, _, bundles = self.expand(node)
             windows = {id(bundle): self.window(bundle, asked) for bundle in bundles}
             distinct = {id(bundle): bundle for bundle in bundles}
             return frozenset(
@@ -243,21 +241,32 @@ class _Planner:
         context = Context(*asked, self.request.now_s, self.request.tz)
         return function.steps(_literals(function, bound), below, context)
 
-    def expand(self, expression: str) -> tuple[Ids, list[str], list[BundleSpec]]:
-        known = self.expanded.get(expression)
+    def expand(self, node: Path | ByTag) -> tuple[Ids, list[str], list[BundleSpec]]:
+        known = self.expanded.get(node.text)
         if known is None:
-            ids = self.source.expand(expression, self.limits.query_series_max)
+            if isinstance(node, Path):
+                ids = self.source.expand(node.text, self.limits.query_series_max)
+            else:
+                ids = self.by_tags(node)
             known = (ids, self.source.names(ids), self.source.bundles(ids))
-            self.expanded[expression] = known
+            self.expanded[node.text] = known
         return known
+
+    def by_tags(self, node: ByTag) -> Ids:
+        try:
+            return self.source.by_tags(node.expressions, self.limits.query_series_max)
+        except LimitExceeded:
+            raise
+        except BadRequest as error:
+            raise BadRequest(f"target: {node.text}: {error}") from None
 
     def window(self, bundle: BundleSpec, asked: Range) -> Window | None:
         return choose_window(bundle.archives, *asked, self.request.now_s)
 
-    def leaf(self, expression: str, asked: Range) -> Leaf:
-        leaf = self.leaves.get((expression, asked))
+    def leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
+        leaf = self.leaves.get((node.text, asked))
         if leaf is None:
-            leaf = self.leaves[expression, asked] = self.make_leaf(expression, asked)
+            leaf = self.leaves[node.text, asked] = self.make_leaf(node, asked)
             self.series += len(leaf.names)
             if self.series > self.limits.query_series_max:
                 raise LimitExceeded(
@@ -265,8 +274,8 @@ class _Planner:
                 )
         return leaf
 
-    def make_leaf(self, expression: str, asked: Range) -> Leaf:
-        ids, names, bundles = self.expand(expression)
+    def make_leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
+        ids, names, bundles = self.expand(node)
         # one decision for each bundle, not for each series: equal bundles are the same object
         keys = np.fromiter(map(id, bundles), np.int64, len(bundles))
         distinct, first, group = np.unique(keys, return_index=True, return_inverse=True)
@@ -281,10 +290,10 @@ class _Planner:
                 parts.append(LeafPart((spec, window), ids[at], place_of[at]))
         functions = [str(spec.cf) if self.limits.consolidate_by_cf else "average" for spec in specs]
         if in_reach.all():
-            return Leaf(expression, names, [functions[number] for number in group.tolist()], parts)
+            return Leaf(node.text, names, [functions[number] for number in group.tolist()], parts)
         kept = np.flatnonzero(in_reach).tolist()
         return Leaf(
-            expression,
+            node.text,
             [names[place] for place in kept],
             [functions[number] for number in group[kept].tolist()],
             parts,
