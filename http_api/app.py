@@ -58,16 +58,18 @@ def make_app(
     """
     settings = settings or DefaultHttpSettings()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")
+    drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
 
     async def end_workers(app: web.Application) -> AsyncIterator[None]:
         yield
         workers.shutdown(wait=False, cancel_futures=True)
+        drawer.shutdown(wait=False, cancel_futures=True)
 
     app = web.Application(middlewares=[errors_as_text], client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
     find = Find(source, settings.response_bytes_max)
     functions = Functions()
-    _add(app, "/render", Render(source, settings, workers).view, "GET", "POST")
+    _add(app, "/render", Render(source, settings, workers, drawer).view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")

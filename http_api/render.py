@@ -1,41 +1,48 @@
 """/render: parameters to a request, plan, fetch, functions, answer.
 
-Targets and limits are checked before anything is read; functions and formatting run in a worker
-thread. Source of the parameters: graphite-web 1.1.10. Decided knowingly: an unknown format is a 400
-(there it is a picture); without ``format`` the answer is JSON. An unknown tz and a maxDataPoints
-that is no number are ignored, as there.
+Targets and limits are checked before anything is read; functions, formatting and drawing run in a
+worker thread, a large body is sent while it is written. Source of the formats: graphite-web 1.1.10.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from datetime import UTC, tzinfo
 from functools import partial
+from itertools import chain
 from typing import Protocol, TypeVar
-from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from http_api.formats import json
-from http_api.reply import Params, check_jsonp, compress_for, read_params, reply
+from http_api import pictures, stream
+from http_api.formats import FORMATS
+from http_api.render_params import Output, now_of, parse_request, zone_of
+from http_api.reply import (
+    accepts_gzip,
+    compress_for,
+    headers_of,
+    read_params,
+    reply,
+)
 from tgres_py import clock
-from tgres_py.errors import BadRequest, LimitExceeded
+from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.query.consolidate import consolidate_blocks
 from tgres_py.query.evaluate import Fetched, evaluate, fetch_all
 from tgres_py.query.limits import QueryLimits
 from tgres_py.query.plan import Plan, RenderRequest, make_plan
 from tgres_py.query.source import SeriesSource
-from tgres_py.target.attime import parse_at_time
 
-FROM_DEFAULT = "-1d"
+__all__ = ["Output", "Render", "RenderSettings", "finish", "now_of", "parse_request", "zone_of"]
+
 # up to this many points functions and JSON take less than a thread's switch is worth
 INLINE_POINTS_MAX = 2_000
-MAX_DATA_POINTS_MAX = 10**9
+# no point and no series of any format takes more; an answer that may be longer than its limit is
+# made whole before it is sent
+POINT_BYTES_MAX = 64
+SERIES_BYTES_MAX = 8_192
 
 T = TypeVar("T")
 
@@ -45,130 +52,60 @@ class RenderSettings(QueryLimits, Protocol):
     def response_bytes_max(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How the answer is to look. ``points_max``: maxDataPoints, None = all."""
-
-    points_max: int | None
-    no_null_points: bool
-    pretty: bool
-    jsonp: str | None
-
-
-def zone_of(params: Params) -> tzinfo:
-    """The zone of parameter ``tz``; UTC without one, and when it is unknown (as graphite-web)."""
-    try:
-        return ZoneInfo(params.get("tz") or "UTC")
-    except (KeyError, ValueError, OSError):
-        return UTC
-
-
-def now_of(params: Params, zone: tzinfo) -> int:
-    text = params.get("now")
-    return parse_at_time(text, clock.now_s(), zone, "now") if text else clock.now_s()
-
-
-def parse_request(params: Params) -> tuple[RenderRequest, Output]:
-    """BadRequest names the parameter."""
-    _check_format(params)
-    zone = zone_of(params)
-    now_s = now_of(params, zone)
-    ends = [
-        parse_at_time(params.get(name) or default, now_s, zone, name)
-        for name, default in (("from", FROM_DEFAULT), ("until", "now"))
-    ]
-    if ends[0] == ends[1]:
-        raise BadRequest("from: Invalid empty time range: from and until are the same second")
-    templates = {
-        name[len("template[") : -1]: params.get(name) or ""
-        for name in params.names()
-        if name.startswith("template[") and name.endswith("]")
-    }
-    request = RenderRequest(
-        tuple(params.all("target") or params.all("target[]")),
-        min(ends),
-        max(ends),
-        now_s,
-        zone,
-        _xff_of(params),
-        templates,
-    )
-    for name in ("cacheTimeout", "local", "noCache"):
-        if name == "cacheTimeout" and params.get(name):
-            params.number(name)
-    output = Output(
-        _points_max_of(params),
-        "noNullPoints" in params,
-        bool(params.get("pretty")),
-        check_jsonp(params),
-    )
-    return request, output
-
-
-def _check_format(params: Params) -> None:
-    wanted = params.get("format")
-    if wanted is None:
-        wanted = "raw" if "rawData" in params else "pickle" if "pickle" in params else "json"
-    if wanted != "json":
-        raise BadRequest(f"format: {wanted!r} isn't served; json is")
-    if params.get("graphType", "line") != "line":
-        raise BadRequest("graphType: only line is served")
-
-
-def _xff_of(params: Params) -> float:
-    text = params.get("xFilesFactor")
-    if text is None:
-        return 0.0
-    try:
-        xff = float(text)
-    except ValueError:
-        xff = math.nan
-    if math.isnan(xff):
-        raise BadRequest(f"xFilesFactor: {text!r} is no number")
-    return xff
-
-
-def _points_max_of(params: Params) -> int | None:
-    """Not a number counts as not given, as in graphite-web; 0 is refused (there a failure)."""
-    text = params.get("maxDataPoints") or ""
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    points_max = int(text) if len(text) < 10 else MAX_DATA_POINTS_MAX
-    if points_max == 0:
-        raise BadRequest("maxDataPoints: must be 1 or more")
-    return points_max
-
-
 def finish(
     plan: Plan, fetched: Fetched, output: Output, bytes_max: int, deadline_s: float | None
 ) -> bytes:
-    """Functions, consolidation and JSON; pure, for a worker thread."""
+    """Functions, consolidation and the whole body; pure, for a worker thread."""
+    blocks = compute(plan, fetched, output, deadline_s)
+    return b"".join(stream.limited(body_of(blocks, output), bytes_max))
+
+
+def compute(
+    plan: Plan, fetched: Fetched, output: Output, deadline_s: float | None
+) -> list[SeriesBlock]:
+    """The series of the answer; maxDataPoints is JSON's alone (as in graphite-web)."""
     blocks: list[SeriesBlock] = evaluate(plan, fetched, deadline_s)
-    if output.points_max is not None:
+    if output.points_max is not None and output.format == "json":
         blocks = consolidate_blocks(blocks, output.points_max)
-    body = json.encode(blocks, output.no_null_points, output.pretty, bytes_max)
-    return output.jsonp.encode() + b"(" + body + b")" if output.jsonp else body
+    return blocks
+
+
+def body_of(blocks: list[SeriesBlock], output: Output) -> Iterator[bytes]:
+    """The body in pieces, wrapped for jsonp; a picture is one piece."""
+    if output.format not in FORMATS:
+        look = output.look
+        picture = pictures.draw(output.format, output.picture, blocks, look.zone, output.slices)
+        return iter((picture,))
+    body = FORMATS[output.format].write(blocks, output.look)
+    return chain((output.jsonp.encode() + b"(",), body, (b")",)) if output.jsonp else body
 
 
 class Render:
-    """The view over one source. ``workers`` run what takes longer than a moment."""
+    """The view over one source.
 
-    def __init__(self, source: SeriesSource, settings: RenderSettings, workers: Executor) -> None:
+    ``workers`` run what takes longer than a moment; ``drawer``, of one thread, draws pictures: the
+    library isn't made for several, and no picture is to keep the workers from series.
+    """
+
+    def __init__(
+        self,
+        source: SeriesSource,
+        settings: RenderSettings,
+        workers: Executor,
+        drawer: Executor | None = None,
+    ) -> None:
         self.source = source
         self.settings = settings
         self.workers = workers
+        self.drawer = drawer or workers
 
-    async def view(self, request: web.Request) -> web.Response:
+    async def view(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         wanted, output = parse_request(params)
         timeout_s = self.settings.query_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                body = await self.answer(wanted, output, clock.monotonic() + timeout_s)
-                headers: dict[str, str]
-                body, headers = await self.run(
-                    len(body) // 20, partial(compress_for, request, body)
-                )
+                answer = await self.answer(request, wanted, output, timeout_s)
         except TimeoutError:
             raise LimitExceeded(
                 "seconds of a query",
@@ -176,16 +113,68 @@ class Render:
                 math.ceil(timeout_s),
                 "query_timeout_s",
             ) from None
-        return reply(body, "text/javascript" if output.jsonp else "application/json", headers)
+        return answer if isinstance(answer, web.Response) else await answer
 
-    async def answer(self, wanted: RenderRequest, output: Output, deadline_s: float) -> bytes:
+    async def answer(
+        self, request: web.Request, wanted: RenderRequest, output: Output, timeout_s: float
+    ) -> web.Response | Awaitable[web.StreamResponse]:
+        """The response, or, when it is long, what sends it."""
+        deadline_s = clock.monotonic() + timeout_s
         plan = make_plan(wanted, self.source, self.settings)
         fetched = await fetch_all(plan, self.source)
+        begin = partial(self.begin, plan, fetched, output, deadline_s)
+        if output.format in pictures.CONTENT_TYPES:
+            return await self.picture(request, output, begin)
         points = sum(fetch.points for fetch in plan.fetches)
-        work = partial(finish, plan, fetched, output, self.settings.response_bytes_max, deadline_s)
-        return await self.run(points, work)
+        chunks, first = await self.run(points, begin)
+        content_type = "text/javascript" if output.jsonp else FORMATS[output.format].content_type
+        if len(first) < stream.CHUNK_BYTES:
+            body, headers = await self.run(len(first) // 20, partial(compress_for, request, first))
+            return reply(body, content_type, headers, output.cache_s)
+        headers = {"Vary": "Accept-Encoding"}
+        chunks = chain((first,), chunks)
+        if accepts_gzip(request):
+            headers["Content-Encoding"] = "gzip"
+            chunks = stream.gzipped(chunks)
+        return stream.send(
+            request, chunks, headers_of(content_type, headers, output.cache_s), self.in_worker
+        )
+
+    async def picture(
+        self,
+        request: web.Request,
+        output: Output,
+        begin: Callable[[], tuple[Iterator[bytes], bytes]],
+    ) -> web.Response:
+        loop = asyncio.get_running_loop()
+        chunks, first = await loop.run_in_executor(self.drawer, begin)
+        body = b"".join((first, *chunks))
+        content_type = pictures.CONTENT_TYPES[output.format]
+        headers = dict(pictures.HEADERS)
+        if output.format == "svg":
+            body, packed = await self.in_worker(partial(compress_for, request, body))
+            headers.update(packed)
+        return reply(body, content_type, headers, output.cache_s)
+
+    def begin(
+        self, plan: Plan, fetched: Fetched, output: Output, deadline_s: float
+    ) -> tuple[Iterator[bytes], bytes]:
+        """The body in chunks and the first of them; one that may become too long is made whole."""
+        bytes_max = self.settings.response_bytes_max
+        blocks = compute(plan, fetched, output, deadline_s)
+        body = stream.limited(body_of(blocks, output), bytes_max)
+        if _bytes_at_most(blocks) > bytes_max:
+            body = iter((b"".join(body),))
+        chunks = stream.chunked(body)
+        return chunks, next(chunks)
+
+    async def in_worker(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.workers, work)
 
     async def run(self, points: int, work: Callable[[], T]) -> T:
-        if points <= INLINE_POINTS_MAX:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self.workers, work)
+        return work() if points <= INLINE_POINTS_MAX else await self.in_worker(work)
+
+
+def _bytes_at_most(blocks: list[SeriesBlock]) -> int:
+    points = sum(part.values.size for block in blocks for part in block.parts)
+    return points * POINT_BYTES_MAX + sum(map(len, blocks)) * SERIES_BYTES_MAX

@@ -12,12 +12,14 @@ import gzip
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
 
+from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 
 log = logging.getLogger(__name__)
@@ -150,12 +152,14 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
+def accepts_gzip(request: web.Request) -> bool:
+    accepted = request.headers.get("Accept-Encoding", "")
+    return bool(re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted))
+
+
 def compress_for(request: web.Request, body: bytes) -> tuple[bytes, dict[str, str]]:
     """The body, gzipped when the client takes that and it is worth it, and its headers."""
-    accepted = request.headers.get("Accept-Encoding", "")
-    if len(body) < GZIP_BYTES_MIN or not re.search(
-        r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted
-    ):
+    if len(body) < GZIP_BYTES_MIN or not accepts_gzip(request):
         return body, {"Vary": "Accept-Encoding"}
     return gzip.compress(body, GZIP_LEVEL, mtime=0), {
         "Vary": "Accept-Encoding",
@@ -163,12 +167,22 @@ def compress_for(request: web.Request, body: bytes) -> tuple[bytes, dict[str, st
     }
 
 
+def headers_of(
+    content_type: str, headers: Mapping[str, str] | None = None, cache_s: int = 0
+) -> dict[str, str]:
+    """The headers of every good answer. ``cache_s``: how long caches may keep it, 0 = not at all."""
+    caching = {"Cache-Control": f"max-age={cache_s}"} if cache_s else _NO_CACHE
+    expires = {"Expires": formatdate(clock.now() + cache_s, usegmt=True)}
+    return {**_COMMON, **caching, **expires, **(headers or {}), "Content-Type": content_type}
+
+
 def reply(
-    body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+    cache_s: int = 0,
 ) -> web.Response:
-    return web.Response(
-        body=body, headers={**_COMMON, **_NO_CACHE, **(headers or {}), "Content-Type": content_type}
-    )
+    return web.Response(body=body, headers=headers_of(content_type, headers, cache_s))
 
 
 async def reply_json(

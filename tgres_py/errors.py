@@ -54,3 +54,13 @@ class StoreUnavailable(TgresError):
 
     status = 503
     counter = "store_unavailable"
+
+
+class NotInstalled(TgresError):
+    """Something that needs an optional dependency that isn't there."""
+
+    status = 501
+    counter = "not_installed"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} aren't installed on this server: pip install 'tgres-py[{extra}]'")
