@@ -151,6 +151,13 @@ def reducer(name: str) -> Reducer:
     return found
 
 
+def short_name(func: str) -> str:
+    """``sum`` of ``sumSeries``: aggregation functions may be called by their series function's name
+    where several series become one.
+    """
+    return func.removesuffix("Series")
+
+
 def reduce_known(
     reduce: Reducer,
     values: Array,

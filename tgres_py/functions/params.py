@@ -23,11 +23,15 @@ Convert = Callable[[Scalar], Scalar]
 
 @dataclass(frozen=True, slots=True)
 class ParamType:
-    """``convert`` raises ValueError, TypeError or BadRequest for what doesn't fit."""
+    """``convert`` raises ValueError, TypeError or BadRequest for what doesn't fit.
+
+    ``options``: what an editor offers; with ``is_open`` the function itself judges other values.
+    """
 
     name: str
     convert: Convert
     options: tuple[str, ...] = ()
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,34 @@ def _any(value: Scalar) -> Scalar:
     return value
 
 
+def _number(value: Scalar) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return _integer(value)
+
+
+# render functions that an aggOrSeriesFunc offers (as graphite-web's /functions)
+AGGREGATING_FUNCTIONS = (
+    "asPercent",
+    "averageSeries",
+    "averageSeriesWithWildcards",
+    "countSeries",
+    "diffSeries",
+    "diffSeriesLists",
+    "maxSeries",
+    "minSeries",
+    "multiplySeries",
+    "multiplySeriesLists",
+    "multiplySeriesWithWildcards",
+    "pct",
+    "powSeries",
+    "rangeOfSeries",
+    "stddevSeries",
+    "sumSeries",
+    "sumSeriesLists",
+    "sumSeriesWithWildcards",
+)
+
 SERIES_LIST = ParamType("seriesList", _any)
 SERIES_LISTS = ParamType("seriesLists", _any)
 ANY = ParamType("any", _any)
@@ -134,13 +166,23 @@ String = Annotated[str, ParamType("string", _string)]
 Tag = Annotated[str, ParamType("tag", _string)]
 Date = Annotated[int | str, ParamType("date", _node_or_tag)]
 AggFunc = Annotated[str, ParamType("aggFunc", _string, AGGREGATE_NAMES)]
+# of functions that take ``sumSeries`` for ``sum`` too
+OldAggFunc = Annotated[str, ParamType("aggFunc", _string, AGGREGATE_NAMES, is_open=True)]
+AggOrSeriesFunc = Annotated[
+    str,
+    ParamType(
+        "aggOrSeriesFunc", _string, (*AGGREGATE_NAMES, *AGGREGATING_FUNCTIONS), is_open=True
+    ),
+]
+# whole numbers by their description; graphite-web takes others too
+LooseInteger = Annotated[int | float, ParamType("integer", _number)]
 
 
 def convert_argument(
     kind: ParamType, options: tuple[str, ...], value: Scalar, function: str, parameter: str
 ) -> Scalar:
     """The value as the function wants it. BadRequest names function, parameter and value."""
-    allowed = options or kind.options
+    allowed = options or (() if kind.is_open else kind.options)
     if allowed and value not in allowed:
         raise BadRequest(
             f"target: {function}(): {parameter} is {value!r}; it must be one of {', '.join(allowed)}"

@@ -32,7 +32,7 @@ from tgres_py.errors import BadRequest
 from tgres_py.functions import params
 from tgres_py.functions.params import Options, ParamType, Suggest
 from tgres_py.functions.reads import Context, Further, Reads, Steps, same_steps
-from tgres_py.functions.series import SeriesBlock
+from tgres_py.functions.series import BlockLists, SeriesBlock
 from tgres_py.target.parser import Scalar
 
 FAMILIES = ("alias", "calculate", "combine", "special", "transform")
@@ -175,6 +175,8 @@ def _read_hint(hint: Any, name: str) -> tuple[ParamType, tuple[str, ...], tuple[
     """(type, options, suggestions) of a type hint; ``X | None`` is X."""
     if hint is SeriesBlock or hint == list[SeriesBlock]:
         return params.SERIES_LIST, (), ()
+    if hint is BlockLists:
+        return params.SERIES_LISTS, (), ()
     if get_origin(hint) in (Union, types.UnionType):
         members = [member for member in get_args(hint) if member is not type(None)]
         if SeriesBlock in members:
