@@ -1,0 +1,74 @@
+"""One number for each series of a block, by which series are filtered, sorted and described."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.errors import BadRequest
+from tgres_py.functions.aggregation import AGGREGATE_ALIASES, Array, reduce_known, reducer
+from tgres_py.functions.series import Matrix, SeriesBlock
+
+Numbers = NDArray[np.float64]
+
+
+def each_series(block: SeriesBlock, func: str) -> Numbers:
+    """``func`` over the values of each series: (n,), NaN = none.
+
+    As graphite-web: of a series without values ``count`` and ``avg_zero`` are 0, the others unknown.
+    BadRequest: unknown function.
+    """
+    function = reducer(func)
+    numbers = by_part(block, lambda values: reduce_known(function, values, 1, 0.0))
+    if AGGREGATE_ALIASES.get(func, func) in ("count", "avg_zero"):
+        return np.nan_to_num(numbers, nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return numbers
+
+
+def by_part(block: SeriesBlock, compute: Callable[[Matrix], Array]) -> Numbers:
+    """``compute`` makes (k,) of the (k, slots) values of a part; together (n,), in order."""
+    out = np.full(len(block), np.nan)
+    for part in block.parts:
+        out[part.index] = compute(part.values)
+    return out
+
+
+def keys(numbers: Numbers) -> Numbers:
+    """For sorting: unknown goes below all numbers."""
+    return np.where(np.isnan(numbers), -math.inf, numbers)
+
+
+def order_of(numbers: Numbers, reverse: bool = False) -> list[int]:
+    """Places in ascending order of their keys; equal ones keep theirs, with ``reverse`` too."""
+    sorting = keys(numbers)
+    order: list[int] = np.argsort(-sorting if reverse else sorting, kind="stable").tolist()
+    return order
+
+
+def column_percentiles(values: Matrix, n: float, interpolate: bool = False) -> Numbers:
+    """graphite-web's n-th percentile of the known values of each column of (k, slots): (slots,).
+
+    Rank n/100 * (known + 1), rounded up unless interpolated; the values beside it are the first
+    and the last. BadRequest when it lies further out (there an error too).
+    """
+    known = np.count_nonzero(~np.isnan(values), axis=0)
+    ordered = np.sort(values, axis=0)  # NaN goes last
+    exact = n / 100.0 * (known + 1)
+    rank = np.floor(exact).astype(np.int64)
+    fraction = exact - rank
+    if not interpolate:
+        rank += np.ceil(fraction).astype(np.int64)
+    some = known > 0
+    last = known if interpolate else known + 1
+    if (some & ((rank < 0) | (rank > last))).any():
+        raise BadRequest(f"target: the {n:g}th percentile lies outside of the values")
+    columns = np.arange(values.shape[1])
+    place = np.clip(rank - 1, 0, np.maximum(known - 1, 0))
+    out = ordered[place, columns]
+    if interpolate:
+        following = ordered[np.clip(rank, 0, np.maximum(known - 1, 0)), columns]
+        out = np.where(rank < known, out + fraction * (following - out), out)
+    return np.where(some, out, np.nan)
