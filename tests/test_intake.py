@@ -119,9 +119,12 @@ def test_records_of_earlier_runs_go_in_front_once() -> None:
     add(intake, 700)
     intake.late_seq = 10
     add(intake, 700)
-    assert intake.requeue_late(late(5))
-    assert intake.requeue_late(late(3))
-    assert not intake.requeue_late(late(5))
+    assert intake.requeue_late(late(5, 3)) == 3
+    assert intake.requeue_late(late(3)) == 1
+    assert intake.requeue_late(late(4)) == 1
+    assert intake.requeue_late(late(5)) == -2, "what is left of it"
+    assert intake.requeue_late(late(4, 0)) == -1
+    assert intake.requeue_late(late(2, 0)) == 0
     assert [part.seq for part in intake.late] == [1, 3, 5, 11]
     assert intake.late_points == intake.ledger.held == 4
     assert [part.seq for part in intake.take_late_until(5)] == [1, 3, 5]

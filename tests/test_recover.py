@@ -408,6 +408,28 @@ async def test_late_points_of_the_last_run_come_before_those_of_this_one(
     assert await slots(rig, "a") == {0: 1.0, 10: 2.0, 20: 1.0}
 
 
+async def test_points_that_found_their_place_in_memory_count_once_after_a_kill(
+    make: Callable[..., Rig],
+) -> None:
+    """Half of a batch lands in the ring, the rest must be merged into the store, which fails."""
+    rig = await with_flushed_chunk(make, SUM)
+    await rig.kill()
+    await start_away(rig, [("a", NOW_S, 2.0), ("a", rig.now_s, 3.0), ("a", rig.now_s, 4.0)])
+    await recover_now(rig)
+    memory(rig).away = True
+    with pytest.raises(StoreUnavailable):
+        await rig.flusher.settle()
+    assert rig.intake.ledger.held == 1
+    memory(rig).away = False
+    for _ in range(2):
+        await restart(rig)
+        assert (rig.recovered.late, rig.intake.ledger.held) == (1, 1)
+    assert await slots(rig, "a") == {0: 3.0, 400: 7.0}
+    assert rig.intake.ledger.balance == 0
+    await restart(rig)
+    assert await slots(rig, "a") == {0: 3.0, 400: 7.0}
+
+
 async def test_points_that_come_during_the_replay(make: Callable[..., Rig]) -> None:
     """They are newer than what is replayed, and they count beside it."""
     for spec, expected in ((SPEC, 2.0), (SUM, 3.0)):

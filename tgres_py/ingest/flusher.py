@@ -394,9 +394,12 @@ class Flusher:
                 taken = np.ones(len(late), np.bool_)
                 for at in (below, too_old, future, unplaced):
                     taken[at] = False
-                landed.append(
-                    Record(Kind.POINTS, late.ids[taken], late.times[taken], late.values[taken], late.now_s)
-                )
+                landed += [
+                    Record(Kind.POINTS, late.ids[taken], late.times[taken], late.values[taken], late.now_s),
+                    Record(
+                        Kind.LATE, late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
+                    ),
+                ]
             if len(below):
                 rest.append(
                     Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)

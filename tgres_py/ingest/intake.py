@@ -5,7 +5,7 @@ One call for a whole receive buffer, in the loop's thread, never waiting. Receiv
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -140,20 +140,20 @@ class Intake:
             self.journal.append(Record(Kind.LATE, ids, times, values, now_s, self.late_seq))
         self.on_late()
 
-    def requeue_late(self, late: Late) -> bool:
-        """Queues points of a record of an earlier run, which stays in its file, in the record's old place.
+    def requeue_late(self, late: Late) -> int:
+        """Queues what is left of a record of an earlier run, which stays in its file, in the record's old place.
 
-        False when the record is queued already.
+        Takes the place of what is queued of that record. Returns by how many points the queue grew.
         """
-        at = bisect_right(self.late, late.seq, key=lambda other: other.seq)
-        if at and self.late[at - 1].seq == late.seq:
-            return False
-        self.late.insert(at, late)
-        self.late_points += len(late)
-        self.ledger.late += len(late)
-        self.ledger.held += len(late)
+        at = bisect_left(self.late, late.seq, key=lambda other: other.seq)
+        known = at < len(self.late) and self.late[at].seq == late.seq
+        grown = len(late) - (len(self.late[at]) if known else 0)
+        self.late[at : at + known] = [late] if len(late) else []
+        self.late_points += grown
+        self.ledger.late += grown
+        self.ledger.held += grown
         self.on_late()
-        return True
+        return grown
 
     def take_late(self, most: int) -> list[Late]:
         """The oldest queued points, about ``most``; still counted as held."""

@@ -7,7 +7,8 @@
     payload by kind (little endian, * = lz4 block with its size in front)
       NAMES   n:u32  *(ids:i32[n] name LF …)
       POINTS  now_s:i64 n:u32 c:u32  *(ids:i32[n] times:i32[n] or i64[n]; differences):c  values:f64[n]
-      LATE    seq:u64 then as POINTS          points that go to the store by way of a merge
+      LATE    seq:u64 then as POINTS          points that go to the store by way of a merge; of records
+                                              with one seq the last tells what is left of it
       FLOOR   time_s:i64 n:u32 *(ids)         all older points of these series are in the store (-2^60: none are)
       IMAGE   as POINTS, values then counts:u32[n]   slots of the ring as they were: replaces, not merges
 

@@ -220,7 +220,7 @@ async def _replay(
             late = ids >= 0
             if record.kind != Kind.LATE:
                 late &= unsure[ids]
-            if late.any():
+            if late.any() or record.kind == Kind.LATE:
                 result.late += _requeue(intake, record, ids, late, late_applied >= 0)
                 await asyncio.sleep(0)
             if record.kind == Kind.LATE:
@@ -248,14 +248,14 @@ def _requeue(
     """Queues points for the merge; how many. Late ones of our own journal keep their number: the store
     knows by it whether they are merged, and they come before those of this run."""
     assert record.times is not None and record.values is not None
-    times, values = record.times[which], record.values[which]
-    now_s = record.now_s or clock.now_s()
-    count = len(times)
+    late = Late(
+        ids[which], record.times[which], record.values[which], record.now_s or clock.now_s(), record.seq
+    )
+    count = len(late)
     if ours and record.kind == Kind.LATE:
-        if not intake.requeue_late(Late(ids[which], times, values, now_s, record.seq)):
-            return 0
-    else:
-        intake.add_late(ids[which], times, values, now_s)
+        count = intake.requeue_late(late)
+    elif count:
+        intake.add_late(late.ids, late.times, late.values, late.now_s)
     intake.ledger.received["journal"] += count
     return count
 
