@@ -13,13 +13,16 @@ from typing import Protocol
 
 from aiohttp import web
 
+from http_api.events import Events
 from http_api.find import Find
 from http_api.functions import Functions
+from http_api.json_errors import errors_as_json
 from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
+from http_api.tags import Tags, wrong_method
 from tgres_py.errors import TgresError
 from tgres_py.query.limits import DefaultLimits
-from tgres_py.query.source import SeriesSource
+from tgres_py.query.source import Source
 
 GRAPHITE_VERSION = "1.1.10"
 WORKERS = 4
@@ -51,7 +54,7 @@ class Status(Protocol):
 
 
 def make_app(
-    source: SeriesSource, status: Status, settings: HttpSettings | None = None
+    source: Source, status: Status, settings: HttpSettings | None = None
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with
     itself.
@@ -73,6 +76,8 @@ def make_app(
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
+    _add_tags(app, Tags(source, settings.response_bytes_max))
+    _add_events(app, Events(source, settings.response_bytes_max))
     _add(app, "/functions", functions.all, "GET")
     _add(app, "/functions/{name}", functions.one, "GET")
     _add(app, "/version", _version, "GET")
@@ -91,6 +96,34 @@ def _add(
     for method in ("HEAD", *methods):
         app.router.add_route(method, path, handler)
         app.router.add_route(method, path + "/", handler)
+
+
+def _add_tags(app: web.Application, tags: Tags) -> None:
+    for path, handler, *methods in (
+        ("/tags", tags.all, "GET"),
+        ("/tags/findSeries", tags.find_series, "GET", "POST"),
+        ("/tags/autoComplete/tags", tags.complete_tags, "GET", "POST"),
+        ("/tags/autoComplete/values", tags.complete_values, "GET", "POST"),
+    ):
+        _add(app, path, errors_as_json(handler), *methods)
+    for path, handler in (
+        ("/tags/tagSeries", tags.tag_series),
+        ("/tags/tagMultiSeries", tags.tag_many),
+        ("/tags/delSeries", tags.delete),
+    ):
+        # without HEAD and GET these would be names of tags
+        app.router.add_route("GET", path, wrong_method)
+        app.router.add_route("POST", path, errors_as_json(handler))
+        app.router.add_route("POST", path + "/", errors_as_json(handler))
+    _add(app, "/tags/{tag}", errors_as_json(tags.one), "GET")
+
+
+def _add_events(app: web.Application, events: Events) -> None:
+    for path in ("/events", "/events/"):
+        app.router.add_route("POST", path, errors_as_json(events.add))
+    _add(app, "/events", errors_as_json(events.find), "GET")
+    _add(app, "/events/get_data", errors_as_json(events.find), "GET", "POST")
+    _add(app, r"/events/{id:[0-9]{1,18}}", errors_as_json(events.one), "GET")
 
 
 async def _version(request: web.Request) -> web.Response:

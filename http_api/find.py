@@ -2,25 +2,45 @@
 
 Source of formats and parameters: graphite-web 1.1.10. ``from`` and ``until`` are checked but don't
 narrow the result (nor do they there, with whisper files). Grafana 12 sends the words
-from=undefined; graphite-web refuses them, and so does this.
+from=undefined; graphite-web refuses them, and so does this. A node that is branch and leaf is listed
+twice, the branch first, but for treejson, where it is a branch.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote_plus
 
+import numpy as np
 from aiohttp import web
 
-from http_api.render import now_of, zone_of
-from http_api.reply import Params, read_params, reply_json
-from tgres_py.errors import BadRequest
+from http_api.formats import msgpack_writer, pickle_writer
+from http_api.render_params import now_of, zone_of
+from http_api.reply import (
+    INLINE_ENTRIES_MAX,
+    Params,
+    compress_for,
+    read_params,
+    reply,
+    reply_json,
+)
+from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.query.source import FindNode, SeriesSource
 from tgres_py.target.attime import parse_at_time
 
 QUERIES_MAX = 1_000
+NODES_MAX = 2_000_000  # of one answer
+
+FORMATS = ("treejson", "completer", "json", "nodelist", "pickle", "msgpack")
+_PACKED = {
+    "pickle": (pickle_writer.dumps, "application/pickle"),
+    "msgpack": (msgpack_writer.dumps, "application/x-msgpack"),
+}
+_by_name = itemgetter(1)
 
 
 class Find:
@@ -33,26 +53,84 @@ class Find:
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         wanted = params.get("format", "treejson")
-        leaves_only = params.number("leavesOnly")
-        wildcards = params.number("wildcards")
-        variants = params.number("automatic_variants")
+        leaves_only = bool(params.number("leavesOnly"))
+        wildcards = bool(params.number("wildcards"))
+        variants = bool(params.number("automatic_variants"))
+        position = params.number("position", -1)
         params.number("local")
-        _check_range(params)
+        now_s = _check_range(params)
         query = params.get("query")
         if not query:
             raise BadRequest("query: Required parameter 'query' is missing or empty")
-        if wanted not in ("treejson", "completer"):
-            raise BadRequest(f"format: {wanted!r} isn't served; treejson and completer are")
-        if wanted == "completer":
-            query = _completer_query(query, bool(variants))
-        nodes = self.source.find(_plain(query))
+        if wanted not in FORMATS:
+            raise BadRequest(f"format: Invalid value {wanted!r}; {', '.join(FORMATS)} are served")
+        nodes = self.nodes(_completer_query(query, variants) if wanted == "completer" else query)
         if leaves_only:
-            nodes = [node for node in nodes if node.is_leaf]
-        if wanted == "completer":
-            make: Callable[[], Any] = partial(completer, nodes, bool(wildcards))
+            nodes = [node._replace(is_branch=False) for node in nodes if node.is_leaf]
+        make: Callable[[], Any]
+        if wanted == "treejson":
+            make = partial(tree_json, nodes, query, wildcards)
+        elif wanted == "completer":
+            make = partial(completer, nodes, wildcards)
+        elif wanted == "nodelist":
+            make = partial(node_list, nodes, position)
         else:
-            make = partial(tree_json, nodes, query, bool(wildcards))
+            make = partial(self.with_intervals, nodes, now_s, wanted)
+        if wanted in _PACKED:
+            return await self.reply_packed(make, request, wanted, len(nodes))
         return await reply_json(make, params, request, len(nodes), self.bytes_max)
+
+    def nodes(self, query: str) -> list[FindNode]:
+        """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
+        nodes = self.source.find(_plain(query))
+        if len(nodes) > NODES_MAX:
+            raise LimitExceeded("nodes to list", len(nodes), NODES_MAX, "NODES_MAX")
+        nodes.sort(key=_by_name)
+        return nodes
+
+    def with_intervals(
+        self, nodes: Sequence[FindNode], now_s: int, wanted: str
+    ) -> list[dict[str, Any]]:
+        """For programs: a leaf may have points since its longest retention ago.
+
+        json is sorted by path, and its intervals are objects; the others have ``isLeaf``, too, which
+        carbonapi reads.
+        """
+        is_json = wanted == "json"
+        nodes = sorted(nodes) if is_json else nodes
+        ids = np.array([node.id for node in nodes if node.is_leaf], np.int32)
+        retentions = iter([spec.archives[-1].retention_s for spec in self.source.bundles(ids)])
+        out: list[dict[str, Any]] = []
+        for node in nodes:
+            kinds = ([False] if node.is_branch else []) + ([True] if node.is_leaf else [])
+            for is_leaf in kinds:
+                row: dict[str, Any] = {"path": node.path, "is_leaf": is_leaf}
+                if not is_json:
+                    row["isLeaf"] = is_leaf
+                if is_leaf:
+                    start = now_s - next(retentions)
+                    row["intervals"] = (
+                        [{"start": start, "end": now_s}] if is_json else [(start, now_s)]
+                    )
+                out.append(row)
+        return out
+
+    async def reply_packed(
+        self, make: Callable[[], Any], request: web.Request, wanted: str, entries: int
+    ) -> web.Response:
+        dumps, content_type = _PACKED[wanted]
+
+        def write() -> tuple[bytes, dict[str, str]]:
+            body = dumps(make())
+            if len(body) > self.bytes_max:
+                raise LimitExceeded(
+                    "bytes of the response", len(body), self.bytes_max, "response_bytes_max"
+                )
+            return compress_for(request, body)
+
+        small = entries <= INLINE_ENTRIES_MAX
+        body, headers = write() if small else await asyncio.to_thread(write)
+        return reply(body, content_type, headers)
 
     async def expand(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -101,7 +179,8 @@ def _completer_query(query: str, variants: bool) -> str:
     return ".".join(f"{{{part}}}" if "," in part and "{" not in part else part for part in parts)
 
 
-def _check_range(params: Params) -> None:
+def _check_range(params: Params) -> int:
+    """Checks from, until, tz and now; the time that counts as now."""
     zone = zone_of(params)
     now_s = now_of(params, zone)
     ends: list[int | None] = []
@@ -111,21 +190,28 @@ def _check_range(params: Params) -> None:
         ends.append(parse_at_time(text or "now", now_s, zone, name) if given else None)
     if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
         raise BadRequest("from: is later than until")
+    return now_s
 
 
 def tree_json(nodes: Sequence[FindNode], query: str, wildcards: bool) -> list[dict[str, str | int]]:
     """One entry for each name, branches first; a node that is branch and leaf shows as a branch.
 
-    ``id`` is the query up to its last dot, wildcards included, and the name.
+    ``id`` is the query up to its last dot, wildcards included, and the name. ``nodes``: by name.
     """
     prefix = query[: query.rfind(".") + 1]
-    branches = sorted({node.name for node in nodes if node.is_branch})
-    leaves = sorted({node.name for node in nodes if node.is_leaf} - set(branches))
+    branches = dict.fromkeys(node.name for node in nodes if node.is_branch)
+    # of one name in several branches the first node counts
+    leaves = dict.fromkeys(node.name for node in nodes if node.name not in branches)
     out = [_tree_node(name, prefix, True) for name in branches]
     out += [_tree_node(name, prefix, False) for name in leaves]
-    if wildcards and len(nodes) > 1:
+    if wildcards and _entries(nodes) > 1:
         out.insert(0, _tree_node("*", prefix, bool(branches)))
     return out
+
+
+def _entries(nodes: Sequence[FindNode]) -> int:
+    """How many nodes graphite-web counts: those that are branch and leaf twice."""
+    return sum(node.is_branch + node.is_leaf for node in nodes)
 
 
 def _tree_node(name: str, prefix: str, branch: bool) -> dict[str, str | int]:
@@ -139,13 +225,21 @@ def _tree_node(name: str, prefix: str, branch: bool) -> dict[str, str | int]:
 
 
 def completer(nodes: Sequence[FindNode], wildcards: bool) -> dict[str, list[dict[str, str]]]:
-    """A branch's path ends with a dot; a node that is branch and leaf shows twice."""
-    out = []
-    for node in sorted(nodes, key=lambda node: node.name):
-        if node.is_branch:
-            out.append({"path": node.path + ".", "name": node.name, "is_leaf": "0"})
-        if node.is_leaf:
-            out.append({"path": node.path, "name": node.name, "is_leaf": "1"})
+    """A branch's path ends with a dot. ``nodes``: by name."""
+    out: list[dict[str, str]] = []
+    for path, name, is_leaf, is_branch, _ in nodes:
+        if is_branch:
+            out.append({"path": path + ".", "name": name, "is_leaf": "0"})
+        if is_leaf:
+            out.append({"path": path, "name": name, "is_leaf": "1"})
     if wildcards and len(out) > 1:
         out.append({"name": "*"})
     return {"metrics": out}
+
+
+def node_list(nodes: Sequence[FindNode], position: int) -> dict[str, list[str]]:
+    """The distinct elements at one position of the paths; negative positions count from the end."""
+    try:
+        return {"nodes": sorted({node.path.split(".")[position] for node in nodes})}
+    except IndexError:
+        raise BadRequest(f"position: {position} is beyond the paths that match") from None

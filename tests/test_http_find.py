@@ -144,7 +144,7 @@ async def test_completer_shows_leaf_and_branch() -> None:
     ("path", "word"),
     [
         ("/metrics/find", "query"),
-        ("/metrics/find?query=a&format=pickle", "format"),
+        ("/metrics/find?query=a&format=protobuf", "format"),
         ("/metrics/find?query=a&wildcards=x", "wildcards"),
         ("/metrics/find?query=a&from=undefined", "from"),
         ("/metrics/find?query=a&from=20&until=10", "from"),

@@ -1,0 +1,34 @@
+"""Errors of /tags, /events and /functions: ``{"error": "…"}``, as clients of graphite-web expect them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+from aiohttp import web
+
+from http_api.reply import dump_json
+from tgres_py.errors import TgresError
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+MESSAGE_CHARS_MAX = 2_000
+
+
+def reply_json_error(status: int, message: str) -> web.Response:
+    body = dump_json({"error": message[:MESSAGE_CHARS_MAX]}) + b"\n"
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Type": "application/json"}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+def errors_as_json(handler: Handler) -> Handler:
+    """What the project's errors become in the views that it wraps."""
+
+    @wraps(handler)
+    async def wrapped(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except TgresError as error:
+            return reply_json_error(error.status, str(error))
+
+    return wrapped

@@ -1,0 +1,169 @@
+"""/tags: the index of tags, as graphite-web 1.1.10 answers (with its SQLite store: case counts).
+
+    GET       /tags                       filter, limit             [{"id": 1, "tag": "rack"}]
+    GET       /tags/NAME                  filter, limit             {"id", "tag", "values": [{"id", "value", "count"}]}
+    GET POST  /tags/findSeries            expr                      ["name;tag=value", …]
+    GET POST  /tags/autoComplete/tags     expr, tagPrefix, limit    ["rack", …]
+    GET POST  /tags/autoComplete/values   tag, expr, valuePrefix, limit
+    POST      /tags/tagSeries             path                      "name;tag=value"
+    POST      /tags/tagMultiSeries        path                      ["name;tag=value", …]
+    POST      /tags/delSeries             path                      true
+
+``expr`` and ``path`` may be repeated, and be called ``expr[]`` and ``path[]``. ``limit=0`` gives nothing, a
+negative one all (autoComplete: all but so many, or nothing where there are expressions). ``from`` and
+``until`` are ignored. Errors are ``{"error": "…"}``.
+
+Decided: tagSeries makes the series, so that it can be found at once; delSeries takes it out of the
+index of tags until the server starts again, its points and its exact name stay (as in graphite-web,
+where carbon brings it back with new points). A tag that no series has any more isn't listed. Numbers
+(``id``) hold for one run of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from http_api.reply import Params, read_params, reply_json
+from tgres_py.errors import BadRequest
+from tgres_py.model.tagindex import TagIndex, parse_expression
+from tgres_py.query.source import Source
+
+LIMIT_DEFAULT = 100  # of autoComplete
+PATHS_MAX = 10_000  # of one request that writes
+# indexes of fewer series are searched without a thread's help
+INLINE_SERIES_MAX = 20_000
+
+T = TypeVar("T")
+
+
+class Tags:
+    """The views over one source."""
+
+    def __init__(self, source: Source, response_bytes_max: int) -> None:
+        self.source = source
+        self.bytes_max = response_bytes_max
+
+    async def all(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        limit = _list_limit(params)
+        index = self.source.tags()
+        found = await _search(index, lambda: index.tags(params.get("filter")))
+        rows = [{"id": number, "tag": tag} for number, tag in found[:limit]]
+        return await self._reply(rows, params, request)
+
+    async def one(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        limit = _list_limit(params)
+        tag = request.match_info["tag"]
+        index = self.source.tags()
+        number = index.tag_number(tag)
+        if number == 0:
+            return await self._reply(None, params, request)
+        found = await _search(index, lambda: index.values(tag, params.get("filter")))
+        values = [{"id": id_, "value": value, "count": n} for value, id_, n in found[:limit]]
+        return await self._reply({"id": number, "tag": tag, "values": values}, params, request)
+
+    async def find_series(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        expressions = _repeated(params, "expr")
+        if not expressions:
+            raise BadRequest("no tag expressions specified")
+        index = self.source.tags()
+
+        def find() -> list[str]:
+            return sorted(self.source.names(index.find(expressions)))
+
+        return await self._reply(await _search(index, find), params, request)
+
+    async def complete_tags(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        expressions, prefix = _repeated(params, "expr"), params.get("tagPrefix") or ""
+        limit = _complete_limit(params, bool(expressions))
+        index = self.source.tags()
+
+        def complete() -> list[str]:
+            if not expressions:
+                return [tag for _, tag in index.tags()]
+            searched = {parse_expression(text).tag for text in expressions}
+            return [tag for tag in index.tags_of(index.find(expressions)) if tag not in searched]
+
+        found = [tag for tag in await _search(index, complete) if tag.startswith(prefix)]
+        return await self._reply(found[:limit], params, request)
+
+    async def complete_values(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        expressions, prefix = _repeated(params, "expr"), params.get("valuePrefix") or ""
+        tag = params.get("tag")
+        if not tag:
+            raise BadRequest("no tag specified")
+        limit = _complete_limit(params, bool(expressions))
+        index = self.source.tags()
+
+        def complete() -> list[str]:
+            if not expressions:
+                return [value for value, _, _ in index.values(tag)]
+            return index.values_of(tag, index.find([*expressions, f"{tag}!="]))
+
+        found = [value for value in await _search(index, complete) if value.startswith(prefix)]
+        return await self._reply(found[:limit], params, request)
+
+    async def tag_series(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        path = params.get("path")
+        if not path:
+            raise BadRequest("no path specified")
+        return await self._reply(self.source.tag_series([path])[0], params, request)
+
+    async def tag_many(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        paths = _paths(params, "no paths specified")
+        return await self._reply(self.source.tag_series(paths), params, request)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
+        self.source.untag_series(_paths(params, "no path specified"))
+        return await self._reply(True, params, request)
+
+    async def _reply(self, value: Any, params: Params, request: web.Request) -> web.Response:
+        entries = len(value) if isinstance(value, list) else 1
+        return await reply_json(lambda: value, params, request, entries, self.bytes_max)
+
+
+async def wrong_method(request: web.Request) -> web.Response:
+    """For the paths that would else be taken for a tag's name."""
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+
+async def _search(index: TagIndex, work: Callable[[], T]) -> T:
+    return work() if len(index) <= INLINE_SERIES_MAX else await asyncio.to_thread(work)
+
+
+def _repeated(params: Params, name: str) -> list[str]:
+    return params.all(name) or params.all(f"{name}[]")
+
+
+def _paths(params: Params, message: str) -> list[str]:
+    paths = _repeated(params, "path")
+    if not paths:
+        raise BadRequest(message)
+    if len(paths) > PATHS_MAX:
+        raise BadRequest(f"path: {len(paths)} are more than {PATHS_MAX}")
+    return paths
+
+
+def _list_limit(params: Params) -> int | None:
+    """Of /tags and /tags/NAME: empty or negative = all."""
+    if not params.get("limit"):
+        return None
+    limit = params.number("limit")
+    return None if limit < 0 else limit
+
+
+def _complete_limit(params: Params, searched: bool) -> int:
+    """Of autoComplete, for a slice; where expressions are searched, nothing is below 0."""
+    limit = params.number("limit", LIMIT_DEFAULT)
+    return max(0, limit) if searched else limit
