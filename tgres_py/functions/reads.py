@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.series import SeriesBlock
+from tgres_py.model.event import EventQuery
 from tgres_py.target.attime import parse_interval
 
 Range = tuple[int, int]
@@ -44,7 +45,8 @@ class Context:
 
     ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``: of the request;
     ``state``: what earlier calls of the request have left; ``points_max``: the most points a
-    function may make; ``windows``: the ranges over which its first argument was read.
+    function may make; ``windows``: the ranges over which its first argument was read;
+    ``event_times_s``: when the events happened that EventReads asked for.
     """
 
     from_s: int
@@ -54,6 +56,7 @@ class Context:
     state: RequestState = field(default_factory=RequestState)
     points_max: int = 20_000_000
     windows: tuple[Range, ...] = ()
+    event_times_s: tuple[float, ...] = ()
 
     @property
     def xff(self) -> float:
@@ -85,6 +88,22 @@ class Reads(Protocol):
 
         ``steps()``: the steps that the argument has over the call's own range.
         """
+
+
+class EventReads:
+    """Of a function that reads events instead of series: those with all of its arguments as tags."""
+
+    def windows(
+        self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
+    ) -> tuple[Range, ...]:
+        return ()
+
+    def query(self, tags: tuple[str, ...], context: Context) -> EventQuery | None:
+        """None: there is nothing to read."""
+        if not tags:
+            return None
+        wanted = None if tags == ("*",) else tags
+        return EventQuery(context.from_s, context.until_s, wanted, limit=context.points_max)
 
 
 @dataclass(frozen=True, slots=True)

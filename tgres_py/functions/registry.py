@@ -35,7 +35,7 @@ from tgres_py.functions.reads import Context, Further, Reads, Steps, same_steps
 from tgres_py.functions.series import BlockLists, SeriesBlock
 from tgres_py.target.parser import Scalar
 
-FAMILIES = ("alias", "calculate", "combine", "special", "transform")
+FAMILIES = ("alias", "calculate", "combine", "lookup", "special", "transform")
 
 Function = Callable[..., SeriesBlock | Further]
 

@@ -35,9 +35,7 @@ class FurtherNeeded(Exception):
         self.wanted = wanted
 
 
-async def in_rounds(
-    plan: Plan, source: SeriesSource, work: Callable[[Fetched], Awaitable[T]]
-) -> T:
+async def in_rounds(plan: Plan, source: SeriesSource, work: Callable[[Fetched], Awaitable[T]]) -> T:
     """What ``work`` makes of the fetched values; it evaluates the plan.
 
     When functions ask for further targets the plan is extended, those are fetched, and ``work``
@@ -56,9 +54,13 @@ async def in_rounds(
 
 
 async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched:
-    """The values of the plan's fetches from number ``start`` on: float64 (ids, slots) each.
-    StoreUnavailable.
+    """The values of the plan's fetches from number ``start`` on: float64 (ids, slots) each; the
+    events that its calls read come into the calls. StoreUnavailable.
     """
+    for call in plan.event_calls:
+        assert call.events
+        found = await source.find_events(call.events)
+        call.event_times_s = tuple(event.at_s for event in found)
     gate = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     async def one(number: int) -> NDArray[np.float64]:
@@ -126,7 +128,9 @@ class _Evaluator:
             return further.finish(self.all(targets))
         args = self.all(node.args)
         if node.function.wants_context:
-            context = replace(node.context, state=self.state)
+            context = replace(
+                node.context, state=self.state, event_times_s=node.event_times_s or ()
+            )
             result = node.function.call(*args, context=context)
         else:
             result = node.function.call(*args)

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.functions.reads import Context, Further, StepSet
+from tgres_py.functions.reads import Context, EventReads, Further, StepSet
 from tgres_py.functions.registry import Param, RenderFunction, find_function
 from tgres_py.functions.series import Positions
+from tgres_py.model.event import EventQuery
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.slots import Window, choose_window
@@ -108,11 +109,15 @@ class Leaf:
 class PlannedCall:
     """A call with checked arguments: values, PlanNodes, or a list of PlanNodes (one for each
     window).
+
+    ``events``: what it reads of events; the answer comes with the fetches (``event_times_s``).
     """
 
     function: RenderFunction
     args: list[Any]
     context: Context
+    events: EventQuery | None = None
+    event_times_s: tuple[float, ...] | None = None
 
 
 PlanNode = Leaf | PlannedCall
@@ -127,6 +132,12 @@ class Plan:
     fetches: list[Fetch]
     planner: _Planner
     further: dict[int, tuple[Further, list[PlanNode]]] = field(default_factory=dict)
+
+    @property
+    def event_calls(self) -> list[PlannedCall]:
+        """The calls whose events haven't been read yet."""
+        calls = self.planner.event_calls
+        return [call for call in calls if call.events and call.event_times_s is None]
 
     def extend(self, wanted: Iterable[tuple[PlannedCall, Further]]) -> None:
         """Plans the targets that calls ask for and adds their fetches. Errors as of make_plan."""
@@ -162,6 +173,7 @@ class _Planner:
         self.limits = limits
         self.leaves: dict[tuple[str, Range], Leaf] = {}
         self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
+        self.event_calls: list[PlannedCall] = []
         self.series = 0
         self.points = 0
         self.fetched = 0
@@ -217,7 +229,11 @@ class _Planner:
                 args.append(self.plan(argument, context.windows[0]))
             else:
                 args.append(self.plan(argument, asked))
-        return PlannedCall(function, args, context)
+        call = PlannedCall(function, args, context)
+        if isinstance(function.reads, EventReads):
+            call.events = function.reads.query(tuple(args), context)
+            self.event_calls.append(call)
+        return call
 
     def steps(self, node: Node, asked: Range) -> StepSet:
         """The steps that a series expression has over a range, without planning its fetches."""
