@@ -16,8 +16,9 @@ import pytest
 
 from tests.fake_source import UNITS_S, FakeSource, archives
 from tgres_py.functions.registry import functions
+from tgres_py.functions.series import SeriesBlock
 from tgres_py.model.retention import BundleSpec
-from tgres_py.query.evaluate import evaluate, fetch_all
+from tgres_py.query.evaluate import Fetched, evaluate, in_rounds
 from tgres_py.query.plan import RenderRequest, make_plan
 
 START_S = 1_700_000_040  # a multiple of 60 s
@@ -69,7 +70,11 @@ def loaded(lines: tuple[str, ...]) -> tuple[FakeSource, int]:
 async def test_example(example: Example) -> None:
     source, end_s = loaded(example.loads)
     plan = make_plan(RenderRequest((example.target,), START_S - 1, end_s, end_s), source)
-    [block] = evaluate(plan, await fetch_all(plan, source))
+
+    async def work(fetched: Fetched) -> list[SeriesBlock]:
+        return evaluate(plan, fetched)
+
+    [block] = await in_rounds(plan, source, work)
     wanted = [part.strip().rpartition(": ") for part in example.wanted.split(" | ")]
     got = list(block.rows())
     assert len(got) == len(wanted)

@@ -4,16 +4,16 @@ graphite-web.
 
 from __future__ import annotations
 
-import re2  # type: ignore[import-untyped]
+import base64
+import binascii
+from collections.abc import Callable
 
-from tgres_py.errors import BadRequest
-from tgres_py.functions.params import NodeOrTag, String
+from tgres_py.functions.params import Integer, NodeOrTag, String
+from tgres_py.functions.patterns import Substitution
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Label, SeriesBlock
+from tgres_py.functions.special import nodes_between
 from tgres_py.target.parser import first_path
-
-_RE2_OPTIONS = re2.Options()
-_RE2_OPTIONS.log_errors = False
 
 
 @render_function(group="Alias")
@@ -55,6 +55,67 @@ def aliasSub(seriesList: SeriesBlock, search: String, replace: String) -> Series
     return seriesList.map_labels(lambda label: label.renamed(substitute(label.name)))
 
 
+@render_function(group="Alias")
+def aliasByTags(seriesList: SeriesBlock, *tags: NodeOrTag) -> SeriesBlock:
+    """aliasByNode by its older name: names each series by some of its tags and nodes.
+
+    load 10s  disk.used;dev=sda;host=a 1 2
+    eval aliasByTags(disk.used;dev=sda;host=a, "host", "dev")  => a.sda: 1 2
+    """
+    return seriesList.map_labels(lambda label: label.renamed(nodes_name(label, tags)))
+
+
+@render_function(group="Alias")
+def aliasByMetric(seriesList: SeriesBlock) -> SeriesBlock:
+    """Names each series by its last node.
+
+    load 10s  servers.web1.cpu 1 2
+    eval aliasByMetric(servers.web1.cpu)            => cpu: 1 2
+    eval aliasByMetric(scale(servers.web1.cpu, 2))  => cpu: 2 4
+    """
+    return seriesList.map_labels(lambda label: label.renamed(nodes_between(label.name, -1, 0)))
+
+
+@render_function(group="Alias", aliases=("toUpperCase",), optional_list=True)
+def upper(seriesList: SeriesBlock, *pos: Integer) -> SeriesBlock:
+    """Names in capital letters, or only the characters at ``pos`` (from 0, negative from the end).
+
+    load 10s  web.cpu 1
+    eval upper(web.cpu)         => WEB.CPU: 1
+    eval upper(web.cpu, 0, -1)  => Web.cpU: 1
+    """
+    return seriesList.map_labels(lambda label: label.renamed(_cased(label.name, pos, str.upper)))
+
+
+@render_function(group="Alias", aliases=("toLowerCase",), optional_list=True)
+def lower(seriesList: SeriesBlock, *pos: Integer) -> SeriesBlock:
+    """Names in small letters, or only the characters at ``pos`` (from 0, negative from the end).
+
+    load 10s  WEB.CPU 1
+    eval lower(WEB.CPU)        => web.cpu: 1
+    eval lower(WEB.CPU, 1, 9)  => WeB.CPU: 1
+    """
+    return seriesList.map_labels(lambda label: label.renamed(_cased(label.name, pos, str.lower)))
+
+
+@render_function(group="Alias")
+def aliasByBase64(seriesList: SeriesBlock, nodeNum: Integer | None = None) -> SeriesBlock:
+    """Decodes names, or one of their nodes, that are written in base64; others stay.
+
+    load 10s  hosts.d2ViMQ==.cpu 1
+    eval aliasByBase64(hosts.*.cpu, 1)  => web1: 1
+    """
+
+    def name_of(label: Label) -> str:
+        coded = label.name if nodeNum is None else nodes_name(label, (nodeNum,))
+        try:
+            return base64.b64decode(coded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return label.name
+
+    return seriesList.map_labels(lambda label: label.renamed(name_of(label)))
+
+
 def nodes_name(label: Label, nodes: tuple[int | str, ...]) -> str:
     path = first_path(label.name) if label.name.endswith(")") else label.name
     elements = path.split(";", 1)[0].split(".")
@@ -67,23 +128,11 @@ def _node_or_tag(label: Label, elements: list[str], node: int | str) -> str:
     return label.tags.get(str(node), "")
 
 
-class Substitution:
-    """A compiled search and replacement, run by RE2: linear time whatever a user writes."""
-
-    def __init__(self, search: str, replace: str) -> None:
-        self.replace = replace
-        try:
-            self.pattern = re2.compile(search, options=_RE2_OPTIONS)
-        except re2.error as error:
-            reason = error.args[0].decode("utf-8", "replace") if error.args else "not RE2"
-            raise BadRequest(
-                f"target: search {search!r} is no regular expression: {reason}"
-            ) from None
-
-    def __call__(self, text: str) -> str:
-        try:
-            return str(self.pattern.sub(self.replace, text))
-        except (re2.error, IndexError, ValueError, KeyError):
-            raise BadRequest(
-                f"target: replace {self.replace!r} names a group that search doesn't have"
-            ) from None
+def _cased(name: str, positions: tuple[int, ...], case: Callable[[str], str]) -> str:
+    if not positions:
+        return case(name)
+    characters = list(name)
+    for position in positions:
+        if -len(characters) <= position < len(characters):
+            characters[position] = case(characters[position])
+    return "".join(characters)

@@ -26,7 +26,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions import params
@@ -35,9 +35,21 @@ from tgres_py.functions.reads import Context, Further, Reads, Steps, same_steps
 from tgres_py.functions.series import BlockLists, SeriesBlock
 from tgres_py.target.parser import Scalar
 
-FAMILIES = ("alias", "calculate", "combine", "lookup", "special", "transform")
+FAMILIES = (
+    "alias",
+    "calculate",
+    "combine",
+    "filter_data",
+    "filter_series",
+    "graph",
+    "lookup",
+    "sorting",
+    "special",
+    "transform",
+)
 
 Function = Callable[..., SeriesBlock | Further]
+F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +140,10 @@ def render_function(
     reads: Reads | None = None,
     steps: Steps = same_steps,
     optional_list: bool = False,
-) -> Callable[[Function], Function]:
+) -> Callable[[F], F]:
     """Registers a function under its own name and ``aliases``."""
 
-    def register(call: Function) -> Function:
+    def register(call: F) -> F:
         declared, wants_context = _params_of(call, optional_list)
         text, examples = _split_doc(inspect.getdoc(call) or "")
         for name in (call.__name__, *aliases):

@@ -18,6 +18,7 @@ Matrix = NDArray[np.float64]
 Positions = NDArray[np.intp]
 Option = bool | int | float | str
 Options = dict[str, Option]
+Row = tuple["Label", "Grid", Matrix]
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,7 +123,19 @@ class SeriesBlock:
                 parts.append(Part(part.grid, part.values[order], new[order]))
         return SeriesBlock([self.labels[position] for position in positions], parts)
 
-    def rows(self) -> Iterator[tuple[Label, Grid, Matrix]]:
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row]) -> SeriesBlock:
+        """A block of single series, values (slots,) each; the opposite of ``rows``."""
+        places: dict[tuple[Grid, int], list[int]] = {}
+        for place, (_, grid, values) in enumerate(rows):
+            places.setdefault((grid, len(values)), []).append(place)
+        parts = [
+            Part(grid, np.stack([rows[place][2] for place in same]), np.array(same, dtype=np.intp))
+            for (grid, _), same in places.items()
+        ]
+        return cls([label for label, _, _ in rows], parts)
+
+    def rows(self) -> Iterator[Row]:
         """(label, grid, values (slots,)) of each series, in order."""
         places: list[tuple[Part, int]] = (
             [(self.parts[0], 0)] * len(self.labels) if self.parts else []

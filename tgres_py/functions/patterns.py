@@ -1,0 +1,41 @@
+"""Regular expressions that users write, run by RE2: linear time whatever they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import re2  # type: ignore[import-untyped]
+
+from tgres_py.errors import BadRequest
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+
+
+def compile_pattern(text: str, parameter: str) -> Any:
+    """RE2's pattern object. BadRequest names ``parameter``: look-around and back-references are
+    refused, too.
+    """
+    try:
+        return re2.compile(text, options=_OPTIONS)
+    except re2.error as error:
+        reason = error.args[0].decode("utf-8", "replace") if error.args else "not RE2"
+        raise BadRequest(
+            f"target: {parameter} {text!r} is no regular expression: {reason}"
+        ) from None
+
+
+class Substitution:
+    r"""A compiled search and replacement; ``\1`` and ``\g<name>`` are what groups have found."""
+
+    def __init__(self, search: str, replace: str) -> None:
+        self.replace = replace
+        self.pattern = compile_pattern(search, "search")
+
+    def __call__(self, text: str) -> str:
+        try:
+            return str(self.pattern.sub(self.replace, text))
+        except (re2.error, IndexError, ValueError, KeyError):
+            raise BadRequest(
+                f"target: replace {self.replace!r} names a group that search doesn't have"
+            ) from None
