@@ -37,14 +37,21 @@ from tgres_py.target.parser import Scalar
 
 FAMILIES = (
     "alias",
+    "arithmetic",
+    "buckets",
     "calculate",
     "combine",
+    "counters",
     "filter_data",
     "filter_series",
+    "gaps",
+    "generate",
     "graph",
     "lookup",
+    "moving",
     "sorting",
     "special",
+    "timeshift",
     "transform",
 )
 

@@ -91,7 +91,7 @@ def summarize(
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         grid = bucket_grid(part, interval_s, alignToFrom, context.points_max)
-        return grid, fill_buckets(part, grid, func, _xff_column(seriesList, part))
+        return grid, fill_buckets(part, grid, func, xff_column(seriesList, part))
 
     return seriesList.map_values(compute).map_labels(
         lambda label: label.derived(
@@ -154,7 +154,7 @@ def fill_buckets(part: Part, grid: Grid, func: str, xff: Matrix) -> Matrix:
     return reduce_known(reducer(func), padded[:, columns], 2, xff, grid.step_s / old.step_s, sizes)
 
 
-def _xff_column(block: SeriesBlock, part: Part) -> Matrix:
+def xff_column(block: SeriesBlock, part: Part) -> Matrix:
     return np.array([[block.labels[place].xff] for place in part.index.tolist()])
 
 
