@@ -11,6 +11,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from http_api.app import make_app
+from http_api.functions import _spell_infinity
+from http_api.reply import dump_json
 from tests import graphite_cases as cases
 from tests.fake_source import FakeSource, of_dataset, of_values
 from tests.graphite_dataset import BASE_NOW, build
@@ -168,4 +170,23 @@ async def test_functions_grouped(client: Client) -> None:
 
 async def test_unknown_function(client: Client) -> None:
     response = await client.get("/functions/<b>x")
-    assert (response.status, response.content_type) == (404, "text/plain")
+    assert (response.status, response.content_type) == (404, "application/json")
+    assert await response.json() == {"error": "Function not found: <b>x"}
+
+
+async def test_functions_of_pies(client: Client) -> None:
+    assert list(await (await client.get("/functions?type=pie")).json()) == [
+        "average",
+        "maximum",
+        "minimum",
+    ]
+    response = await client.get("/functions/maximum?type=pie")
+    assert (await response.json())["params"] == [
+        {"name": "series", "type": "series", "required": True}
+    ]
+    assert (await client.get("/functions/maximum")).status == 404
+
+
+def test_infinity_is_spelled_as_a_number() -> None:
+    encoded = dump_json(_spell_infinity({"default": float("inf"), "x": ["1e9999", 1.0]}))
+    assert encoded == b'{"default":1e9999,"x":["1e9999",1.0]}'

@@ -12,9 +12,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from http_api.app import make_app
-from http_api.events import iso_time
 from tests import graphite_cases as cases
-from tests.fake_source import FakeSource, of_dataset, of_values
+from tests.fake_source import FakeSource, of_dataset
 from tests.graphite_dataset import BASE_NOW
 from tests.test_http_render import FakeStatus
 from tgres_py import clock
