@@ -16,12 +16,13 @@ from typing import Protocol, TypeVar
 
 from aiohttp import web
 
-from http_api import pictures, stream
+from http_api import meta, pictures, stream
 from http_api.formats import FORMATS
 from http_api.render_params import Output, now_of, parse_request, zone_of
 from http_api.reply import (
     accepts_gzip,
     compress_for,
+    dump_json,
     headers_of,
     read_params,
     reply,
@@ -29,8 +30,9 @@ from http_api.reply import (
 from tgres_py import clock
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import SeriesBlock
+from tgres_py.query import explain
 from tgres_py.query.consolidate import consolidate_blocks
-from tgres_py.query.evaluate import Fetched, evaluate, fetch_all
+from tgres_py.query.evaluate import Fetched, evaluate, in_rounds
 from tgres_py.query.limits import QueryLimits
 from tgres_py.query.plan import Plan, RenderRequest, make_plan
 from tgres_py.query.source import SeriesSource
@@ -56,27 +58,33 @@ def finish(
     plan: Plan, fetched: Fetched, output: Output, bytes_max: int, deadline_s: float | None
 ) -> bytes:
     """Functions, consolidation and the whole body; pure, for a worker thread."""
-    blocks = compute(plan, fetched, output, deadline_s)
-    return b"".join(stream.limited(body_of(blocks, output), bytes_max))
+    body = body_of(plan, compute(plan, fetched, deadline_s), output)
+    return b"".join(stream.limited(body, bytes_max))
 
 
-def compute(
-    plan: Plan, fetched: Fetched, output: Output, deadline_s: float | None
-) -> list[SeriesBlock]:
-    """The series of the answer; maxDataPoints is JSON's alone (as in graphite-web)."""
-    blocks: list[SeriesBlock] = evaluate(plan, fetched, deadline_s)
-    if output.points_max is not None and output.format == "json":
-        blocks = consolidate_blocks(blocks, output.points_max)
-    return blocks
+def compute(plan: Plan, fetched: Fetched, deadline_s: float | None) -> list[SeriesBlock]:
+    """A block for each target. FurtherNeeded: see in_rounds."""
+    return evaluate(plan, fetched, deadline_s)
 
 
-def body_of(blocks: list[SeriesBlock], output: Output) -> Iterator[bytes]:
-    """The body in pieces, wrapped for jsonp; a picture is one piece."""
+def body_of(
+    plan: Plan, blocks: list[SeriesBlock], output: Output, stats: dict[str, float] | None = None
+) -> Iterator[bytes]:
+    """The body in pieces, wrapped for jsonp; a picture is one piece.
+
+    maxDataPoints is JSON's alone (as in graphite-web). ``stats``: milliseconds, for meta=true.
+    """
     if output.format not in FORMATS:
         look = output.look
         picture = pictures.draw(output.format, output.picture, blocks, look.zone, output.slices)
         return iter((picture,))
-    body = FORMATS[output.format].write(blocks, output.look)
+    shown = blocks
+    if output.points_max is not None and output.format == "json":
+        shown = consolidate_blocks(blocks, output.points_max)
+    if output.meta and output.format == "json":
+        body = meta.write(plan, blocks, shown, output.look, stats or {})
+    else:
+        body = FORMATS[output.format].write(shown, output.look)
     return chain((output.jsonp.encode() + b"(",), body, (b")",)) if output.jsonp else body
 
 
@@ -119,10 +127,23 @@ class Render:
         self, request: web.Request, wanted: RenderRequest, output: Output, timeout_s: float
     ) -> web.Response | Awaitable[web.StreamResponse]:
         """The response, or, when it is long, what sends it."""
-        deadline_s = clock.monotonic() + timeout_s
+        watch = _Watch(timeout_s)
         plan = make_plan(wanted, self.source, self.settings)
-        fetched = await fetch_all(plan, self.source)
-        begin = partial(self.begin, plan, fetched, output, deadline_s)
+        watch.lap("plan")
+        if output.explain == "plan":
+            return await self.explained(request, plan, output, None, watch)
+        work: Callable[[Fetched], Awaitable[web.Response | Awaitable[web.StreamResponse]]]
+        if output.explain:
+            work = partial(self.explained, request, plan, output, watch=watch)
+        else:
+            work = partial(self.respond, request, plan, output, watch)
+        return await in_rounds(plan, self.source, work)
+
+    async def respond(
+        self, request: web.Request, plan: Plan, output: Output, watch: _Watch, fetched: Fetched
+    ) -> web.Response | Awaitable[web.StreamResponse]:
+        watch.lap("fetch")
+        begin = partial(self.begin, plan, fetched, output, watch)
         if output.format in pictures.CONTENT_TYPES:
             return await self.picture(request, output, begin)
         points = sum(fetch.points for fetch in plan.fetches)
@@ -157,22 +178,61 @@ class Render:
         return reply(body, content_type, headers, output.cache_s)
 
     def begin(
-        self, plan: Plan, fetched: Fetched, output: Output, deadline_s: float
+        self, plan: Plan, fetched: Fetched, output: Output, watch: _Watch
     ) -> tuple[Iterator[bytes], bytes]:
         """The body in chunks and the first of them; one that may become too long is made whole."""
         bytes_max = self.settings.response_bytes_max
-        blocks = compute(plan, fetched, output, deadline_s)
-        body = stream.limited(body_of(blocks, output), bytes_max)
+        blocks = compute(plan, fetched, watch.deadline_s)
+        watch.lap("functions")
+        stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
+        body = stream.limited(body_of(plan, blocks, output, stats), bytes_max)
         if _bytes_at_most(blocks) > bytes_max:
             body = iter((b"".join(body),))
         chunks = stream.chunked(body)
         return chunks, next(chunks)
+
+    async def explained(
+        self,
+        request: web.Request,
+        plan: Plan,
+        output: Output,
+        fetched: Fetched | None,
+        watch: _Watch,
+    ) -> web.Response:
+        """explain=1 (with ``fetched``) and explain=plan, as JSON."""
+
+        def work() -> tuple[bytes, dict[str, str]]:
+            observed = None
+            if fetched is not None:
+                watch.lap("fetch")
+                observed = explain.Observed()
+                evaluate(plan, fetched, watch.deadline_s, observed.add)
+                watch.lap("functions")
+            text = dump_json(explain.explain(plan, observed, watch.laps), output.look.pretty)
+            return compress_for(request, text)
+
+        body, headers = await self.in_worker(work)
+        return reply(body, headers=headers)
 
     async def in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.workers, work)
 
     async def run(self, points: int, work: Callable[[], T]) -> T:
         return work() if points <= INLINE_POINTS_MAX else await self.in_worker(work)
+
+
+class _Watch:
+    """Stages of a request: when it must be done, and how long each took (of rounds all together)."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.last_s = clock.monotonic()
+        self.deadline_s = self.last_s + timeout_s
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now_s = clock.monotonic()
+        self.laps[stage] = self.laps.get(stage, 0.0) + now_s - self.last_s
+        self.last_s = now_s
 
 
 def _bytes_at_most(blocks: list[SeriesBlock]) -> int:

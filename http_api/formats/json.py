@@ -28,14 +28,14 @@ def encode(
     bytes_max: int | None = None,
 ) -> bytes:
     """The answer's body. LimitExceeded when it would be longer than ``bytes_max``."""
-    pieces = []
+    made = []
     size = 0
     for piece in write(blocks, Look(pretty, no_null_points)):
         size += len(piece)
         if bytes_max is not None and size > bytes_max:
             raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
-        pieces.append(piece)
-    return b"".join(pieces)
+        made.append(piece)
+    return b"".join(made)
 
 
 def write(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
@@ -44,14 +44,17 @@ def write(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
     ``no_null_points``: points that would be null are left out, and series without another one.
     When no series at all has a point the answer is ``[]`` (as graphite-web).
     """
-    pieces = _pieces(blocks, look.no_null_points)
+    body = pieces(blocks, look.no_null_points)
     if look.pretty:
-        yield dump_json(orjson.loads(b"".join(pieces)), pretty=True)
+        yield dump_json(orjson.loads(b"".join(body)), pretty=True)
     else:
-        yield from pieces
+        yield from body
 
 
-def _pieces(blocks: Sequence[SeriesBlock], no_null_points: bool) -> Iterator[bytes]:
+def pieces(
+    blocks: Sequence[SeriesBlock], no_null_points: bool, extras: Iterator[bytes] | None = None
+) -> Iterator[bytes]:
+    """``extras``: more members of each series' object, each after a comma."""
     if not any(part.values.size for block in blocks for part in block.parts):
         yield b"[]"
         return
@@ -60,12 +63,18 @@ def _pieces(blocks: Sequence[SeriesBlock], no_null_points: bool) -> Iterator[byt
     for block in blocks:
         for label, grid, values in block.rows():
             values = values[: len(_times(grid))]
+            extra = next(extras) if extras else b""
             if no_null_points and not np.isfinite(values).any():
                 continue
             points = (
                 _known_points(grid, values) if no_null_points else _points(grid, values, templates)
             )
-            yield b'%b{"target":%b,"tags":%b,"datapoints":%b}' % (before, *_named(label), points)
+            yield b'%b{"target":%b,"tags":%b,"datapoints":%b%b}' % (
+                before,
+                *_named(label),
+                points,
+                extra,
+            )
             before = b","
     yield b"]" if before == b"," else b"[]"
 

@@ -26,7 +26,7 @@ from http_api.pictures.sheet import Sheet
 from http_api.pictures.timeaxis import time_marks
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.grids import consolidate_part
-from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
+from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
 
 LEGEND_ITEMS_MAX = 10  # more series: no legend unless asked for
 SERIES_MAX = 1_000
@@ -106,11 +106,11 @@ class _Graph:
 
     def lines_of(self, block: SeriesBlock) -> list[Line]:
         colors = self.canvas.colors
-        two_axes = any(_options(label).get("secondYAxis") for label in block.labels)
+        two_axes = any(label.options.get("secondYAxis") for label in block.labels)
         out: list[Line] = []
         turn = 0
         for label, grid, values in block.rows():
-            chosen = dict(_options(label))
+            chosen = dict(label.options)
             side = self.options.right if chosen.get("secondYAxis") else self.options.left
             color = side.color if two_axes else None
             if two_axes:
@@ -348,10 +348,6 @@ class _Graph:
 
 
 _THIN = {1: 0.4, 2: 0.7}
-
-
-def _options(label: Label) -> dict[str, Any]:
-    return getattr(label, "options", {})
 
 
 def _restyle(options: dict[str, Any], side: Side) -> None:

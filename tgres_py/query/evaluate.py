@@ -24,6 +24,7 @@ FETCHES_AT_ONCE = 4
 ROUNDS_MAX = 5
 
 Fetched = list[NDArray[np.float64]]
+Observer = Callable[[PlanNode, SeriesBlock, float], None]
 T = TypeVar("T")
 
 
@@ -77,11 +78,17 @@ async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched
     return list(await asyncio.gather(*(one(number) for number in numbers)))
 
 
-def evaluate(plan: Plan, fetched: Fetched, deadline_s: float | None = None) -> list[SeriesBlock]:
+def evaluate(
+    plan: Plan,
+    fetched: Fetched,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
+) -> list[SeriesBlock]:
     """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded
-    once it has passed. FurtherNeeded: see in_rounds.
+    once it has passed. FurtherNeeded: see in_rounds. ``observe`` is told each node's result and the
+    seconds that it took, with its arguments'.
     """
-    evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s))
+    evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s), observe)
     return evaluator.all(plan.targets)
 
 
@@ -95,7 +102,14 @@ def _deadline_check(deadline_s: float | None) -> Callable[[], None]:
 
 
 class _Evaluator:
-    def __init__(self, plan: Plan, fetched: Fetched, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        fetched: Fetched,
+        check: Callable[[], None],
+        observe: Observer | None,
+    ) -> None:
+        self.observe = observe
         self.state = RequestState(plan.request.xff)
         self.further = plan.further
         self.fetched = fetched
@@ -116,6 +130,14 @@ class _Evaluator:
         return out
 
     def block(self, node: PlanNode) -> SeriesBlock:
+        if self.observe is None:
+            return self.result(node)
+        started = clock.monotonic()
+        block = self.result(node)
+        self.observe(node, block, clock.monotonic() - started)
+        return block
+
+    def result(self, node: PlanNode) -> SeriesBlock:
         self.check()
         if isinstance(node, Leaf):
             key = id(node), self.state.xff
