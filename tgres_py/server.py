@@ -46,6 +46,8 @@ log = logging.getLogger("tgres")
 RETRY_S = (0.5, 10.0)
 INDEX_EVERY_S = 1.0
 ROOM_EVERY_S = 0.1
+END_S = 10.0  # of the time for stopping: what is kept for closing journal, connections and PostgreSQL
+STORE_CLOSE_S = 3.0
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
 DROPS_EVERY_S = 5.0
 PING_TIMEOUT_S = 2.0
@@ -374,12 +376,14 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.registry.opened:
-            await self._last_flush(deadline - clock.monotonic() - 5)
+            await self._last_flush(deadline - clock.monotonic() - END_S)
         await asyncio.to_thread(self.journal.close)
         if hasattr(self, "store"):
-            await self.store.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STORE_CLOSE_S):
+                    await self.store.close()
         if self.embedded is not None:
-            await self.embedded.stop()
+            await self.embedded.stop(max(1.0, deadline - clock.monotonic() - 1))
 
     async def _last_flush(self, seconds: float) -> None:
         try:

@@ -195,3 +195,31 @@ def real_socket(dsn: str) -> Path:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(path))
     return path
+
+
+def test_sigterm_while_frozen(tmp_path: Path) -> None:
+    """The server ends in its time although PostgreSQL answers nothing, and what it held is there afterwards."""
+    server = ServerProcess(tmp_path, *HASTE, "--store-timeout-s=3", "--shutdown-s=14")
+    server.start()
+    sent = Sent()
+    load = Load(sent, server.ports["carbon"], first_slot())
+    time.sleep(1)
+    load.stop()
+    time.sleep(1)
+    frozen = [server.postgres_pid, *children_of(server.postgres_pid)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    try:
+        assert server.terminate(30) == 0, server.log
+    finally:
+        for pid in frozen:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    assert time.monotonic() - begin < 20
+    server.start()
+    known = sent.known()
+    assert_holds(server, known, known)
+    server.close()

@@ -45,7 +45,9 @@ T = TypeVar("T")
 ROLE = "tgres"
 START_TIMEOUT_S = 120.0  # crash recovery of a large WAL included
 ORPHAN_TIMEOUT_S = 15.0  # how long a killed server's PostgreSQL may take to end
-STOP_SIGNALS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 4.0), (signal.SIGKILL, 4.0))
+# Signals of a shutdown and the share of its time that each is given: fast, immediate, kill.
+STOP_SIGNALS = ((signal.SIGINT, 0.7), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 0.1))
+STOP_TIMEOUT_S = 28.0
 ABORT_TIMEOUT_S = 5.0
 WATCHDOG_GRACE_S = 1
 POLL_S = 0.02
@@ -110,14 +112,14 @@ class EmbeddedPostgres:
         )
         return self._launcher.dsn
 
-    async def stop(self) -> None:
+    async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Fast shutdown: open transactions are rolled back, what was committed is checkpointed."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
             self._keeper = None
         if self._launcher is not None and self._launcher.process is not None:
-            await _end(self._launcher.process)
+            await _end(self._launcher.process, timeout_s)
         self._release()
 
     def _release(self) -> None:
@@ -434,11 +436,11 @@ def _is_postmaster(pid: int, data: Path) -> bool:
     return "postgres" in command.stdout
 
 
-async def _end(process: subprocess.Popen[bytes]) -> None:
+async def _end(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     """Fast shutdown; an immediate one, then a kill when that takes too long (a stopped process)."""
-    for number, timeout_s in STOP_SIGNALS:
+    for number, share in STOP_SIGNALS:
         process.send_signal(number)
-        deadline_s = clock.monotonic() + timeout_s
+        deadline_s = clock.monotonic() + timeout_s * share
         while clock.monotonic() < deadline_s:
             if process.poll() is not None:
                 return
