@@ -125,6 +125,19 @@ class Lookback:
         return ((context.from_s - before_s, context.until_s),)
 
 
+@dataclass(frozen=True, slots=True)
+class LookbackAndOwn:
+    """Two ranges: that of a Lookback, and the call's own."""
+
+    parameter: str
+
+    def windows(
+        self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
+    ) -> tuple[Range, ...]:
+        earlier = Lookback(self.parameter).windows(arguments, steps, context)
+        return *earlier, (context.from_s, context.until_s)
+
+
 Steps = Callable[[Mapping[str, Any], StepSet, Context], StepSet]
 
 
