@@ -11,6 +11,7 @@ from tgres_py.functions.aggregation import reduce_known, reducer
 from tgres_py.functions.params import AggFunc, Boolean, Float, Interval, Suggest
 from tgres_py.functions.reads import Context, step_from
 from tgres_py.functions.registry import render_function
+from tgres_py.functions.rounding import round_half_even
 from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
 from tgres_py.target.attime import parse_interval
 
@@ -59,7 +60,7 @@ def perSecond(
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         delta = growth(part.values, maxValue, minValue)
-        return part.grid, np.round(delta / part.grid.step_s, 6)
+        return part.grid, round_half_even(delta / part.grid.step_s, 6)
 
     return seriesList.map_values(compute).map_labels(
         lambda label: label.derived(f"perSecond({label.name})", perSecond="1")
