@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 from http_api.pictures.colors import Color, parse_color
 from http_api.pictures.sheet import Sheet
@@ -35,27 +35,27 @@ def draw_legend(
     columns = _columns(sheet, shown, right - left)
     left_side = [entry for entry in shown if not entry.right]
     right_side = [entry for entry in shown if entry.right]
-    if right_side:
-        rows = max(-(-len(left_side) // columns), len(right_side))
-    else:
-        rows = -(-len(shown) // columns)
-    hidden = max(0, rows - rows_max)
-    rows -= hidden
+    left_columns = columns - 1 if left_side and right_side else columns
+    rows = -(-len(left_side) // left_columns)
+    if right_side and not left_side:
+        left_side, right_side = right_side, []
+        rows = -(-len(left_side) // columns)
+    rows = min(max(rows, len(right_side)), rows_max)
     top = bottom + rows * height
     width = (right - left) / columns
-    for number, entry in enumerate(left_side[: rows * columns]):
-        y = top - (number // columns + 0.5) * height
-        _draw(sheet, entry, left + number % columns * width, y, width)
+    for number, entry in enumerate(left_side[: rows * left_columns]):
+        y = top - (number // left_columns + 0.5) * height
+        _draw(sheet, entry, left + number % left_columns * width, y, width)
     for number, entry in enumerate(right_side[:rows]):
         y = top - (number + 0.5) * height
-        _draw(sheet, entry, left + (columns - 1) * width if columns > 1 else left, y, width)
+        _draw(sheet, entry, left + (columns - 1) * width, y, width)
     return top + PADDING
 
 
 def _prepared(entries: Sequence[Entry], unique: bool) -> list[Entry]:
     out: dict[object, Entry] = {}
     for number, entry in enumerate(entries):
-        name = " ".join(unquote_plus(entry.name).split())[:NAME_CHARS_MAX]
+        name = " ".join(unquote(entry.name).split())[:NAME_CHARS_MAX]
         if name:
             key = name if unique else number
             out.setdefault(key, Entry(name, entry.color, entry.right))
@@ -65,7 +65,8 @@ def _prepared(entries: Sequence[Entry], unique: bool) -> list[Entry]:
 def _columns(sheet: Sheet, entries: Sequence[Entry], width: float) -> int:
     longest = max(sheet.size_of(entry.name)[0] for entry in entries)
     columns = int(width // (longest + sheet.canvas.font.size + 3 * PADDING))
-    return max(2 if any(entry.right for entry in entries) else 1, columns)
+    both = len({entry.right for entry in entries}) == 2
+    return max(2 if both else 1, columns)
 
 
 def _draw(sheet: Sheet, entry: Entry, x: float, y: float, width: float) -> None:

@@ -30,8 +30,8 @@ _agg: Any = backend_agg  # has no type hints
 DPI = 72  # a point is a pixel
 SANS = "DejaVu Sans"  # comes with matplotlib
 
-# what a name's odd characters would print on stderr
-warnings.filterwarnings("ignore", message="Glyph", module="matplotlib")
+# what characters that the font lacks would print on stderr
+warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
@@ -47,6 +47,11 @@ def _font(font: Font, size: float) -> FontProperties:
         weight="bold" if font.bold else "normal",
         style="italic" if font.italic else "normal",
     )
+
+
+def _plain(text: str) -> str:
+    """Without what no font has: control characters, halves of surrogate pairs."""
+    return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
 class Sheet:
@@ -75,7 +80,9 @@ class Sheet:
     def size_of(self, text: str, size: float | None = None) -> tuple[float, float]:
         """(width, height) of a text of one line."""
         properties = _font(self.canvas.font, size or self.canvas.font.size)
-        width, height, _ = self._ruler.get_text_width_height_descent(text, properties, False)
+        width, height, _ = self._ruler.get_text_width_height_descent(
+            _plain(text), properties, False
+        )
         return width, height
 
     def text(
@@ -93,7 +100,7 @@ class Sheet:
         self.figure.text(
             x,
             y,
-            text,
+            _plain(text),
             transform=IdentityTransform(),
             ha=align,
             va=valign,
