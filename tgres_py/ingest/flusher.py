@@ -89,6 +89,7 @@ class Flusher:
         self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
         self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
         self._late_since: float | None = None
+        self._pressed = False  # whether memory was short at the last look
         self._doubt: tuple[int, Merge] | None = None  # number and outcome of a merge not confirmed
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
@@ -200,8 +201,11 @@ class Flusher:
         """With memory short: writes what is older than the grace, largest spans first."""
         limit = self.intake.limits.ring_bytes_max * PRESSURE
         if self.ring.row_bytes <= limit:
+            self._pressed = False
             return
-        log.info("ring cache at %d MB: writing chunks early", self.ring.row_bytes >> 20)
+        if not self._pressed:
+            self._pressed = True
+            log.warning("ring cache at %d MB: writing chunks early", self.ring.row_bytes >> 20)
         spans = [(self.ring.span(s), s) for s in range(self.ring.segments)]
         for (low, high), segment in sorted(spans, key=lambda x: x[0][0] - x[0][1]):
             if self.ring.row_bytes <= limit * PRESSURE:
