@@ -70,6 +70,7 @@ names = st.lists(st.text("abcü[]-!,{}", min_size=1, max_size=6), max_size=12)
 @settings(max_examples=300, deadline=None)
 @example("{*,a}*", [])
 @example("*?", ["a", "b", "ab"])
+@example("[{a}[ab]", ["[", "a", "b"])
 def test_equals_fnmatch_of_each_variant(pattern, names):
     variants = expand(pattern)
     expected = [n for n in names if any(fnmatch.fnmatchcase(n, v) for v in variants)]

@@ -452,6 +452,9 @@ cdef class NameTree:
         matcher = compile_element(element)
         if matcher.literals:
             return self.literal(level, matcher.literals, branches)
+        if matcher.ends:
+            head, tail = matcher.ends
+            return self.between(level, head, tail, branches)
         return self.filtered(self.children(level, branches), matcher)
 
     cdef inline bint is_wanted(self, int32_t k, bint branches) noexcept nogil:
@@ -487,6 +490,34 @@ cdef class NameTree:
                 if k != NONE and self.is_wanted(k, branches):
                     found.push(k)
                 if i % BREATH == BREATH - 1:
+                    breathe()
+        return found
+
+    cdef Nodes between(self, Nodes level, str head, str tail, bint branches):
+        """The children whose elements start with ``head`` and end with ``tail``."""
+        cdef Nodes found = Nodes()
+        cdef bytes first = head.encode("utf-8", "surrogatepass")
+        cdef bytes last = tail.encode("utf-8", "surrogatepass")
+        cdef const char* p = first
+        cdef const char* q = last
+        cdef Py_ssize_t n = len(first), m = len(last), i, seen = 0
+        cdef const char* text
+        cdef uint16_t length
+        cdef int32_t k
+        for i in range(level.n):
+            k = self.node(level.at[i]).first_child
+            while k != NONE:
+                text = self.text(k, &length)
+                if (
+                    length >= n + m
+                    and memcmp(text, p, n) == 0
+                    and memcmp(text + length - m, q, m) == 0
+                    and self.is_wanted(k, branches)
+                ):
+                    found.push(k)
+                k = self.node(k).next
+                seen += 1
+                if seen % BREATH == 0:
                     breathe()
         return found
 

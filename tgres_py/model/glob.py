@@ -41,11 +41,13 @@ class ElementMatcher:
 
     ``literals``: the only names that match, each once, when there are few of them; else None.
     ``filter``: the names that match, in the order given. Names hold no newline.
+    ``ends``: (head, tail) when those names match that start and end so, without overlap.
     """
 
     pattern: str
     literals: tuple[str, ...] | None
     filter: Callable[[Iterable[str]], list[str]]
+    ends: tuple[str, str] | None = None
 
     def matches(self, name: str) -> bool:
         return bool(self.filter((name,)))
@@ -77,7 +79,12 @@ def compile_element(pattern: str) -> ElementMatcher:
     tree = _parse(pattern)
     if literals := _expand_literals(tree):
         return _literal_matcher(pattern, literals)
-    return ElementMatcher(pattern, None, _star_filter(pattern) or _re2_filter(pattern, tree))
+    if _has_open_set(tree) and (variants := _variants(tree)):
+        # a set that goes on behind a brace: braces come first, as in graphite-web
+        tree = [_Piece("", tuple([_Piece(text)] for text in variants))]
+    if ends := _star_ends(pattern):
+        return ElementMatcher(pattern, None, _ends_filter(*ends), ends)
+    return ElementMatcher(pattern, None, _re2_filter(pattern, tree))
 
 
 def _literal_matcher(pattern: str, literals: tuple[str, ...]) -> ElementMatcher:
@@ -85,12 +92,16 @@ def _literal_matcher(pattern: str, literals: tuple[str, ...]) -> ElementMatcher:
     return ElementMatcher(pattern, literals, lambda names: [n for n in names if n in wanted])
 
 
-def _star_filter(pattern: str) -> Callable[[Iterable[str]], list[str]] | None:
-    """A filter of str methods when ``*`` is the only magic and occurs once (or as a run)."""
+def _star_ends(pattern: str) -> tuple[str, str] | None:
+    """What is before and after ``*``, when it is the only magic and occurs once (or as a run)."""
     head, star, tail = pattern.partition("*")
     tail = tail.lstrip("*")
     if not star or has_magic(head) or has_magic(tail):
         return None
+    return head, tail
+
+
+def _ends_filter(head: str, tail: str) -> Callable[[Iterable[str]], list[str]]:
     if not head and not tail:
         return list
     if not tail:
@@ -177,19 +188,34 @@ def _brace_partners(pattern: str) -> dict[int, int]:
 
 def _expand_literals(tree: list[_Piece]) -> tuple[str, ...]:
     """All variants, each once; empty when there is other magic than braces, or too many of them."""
+    return () if any(map(_is_magic, tree)) else _variants(tree)
+
+
+def _is_magic(piece: _Piece) -> bool:
+    """Whether there is other magic than braces."""
+    return not _MAGIC.isdisjoint(piece.text.replace("{", "")) or any(
+        map(_is_magic, itertools.chain(*piece.alternatives))
+    )
+
+
+def _has_open_set(tree: list[_Piece]) -> bool:
+    return any(
+        ("[" in piece.text and "]" not in piece.text.rpartition("[")[2])
+        or any(map(_has_open_set, piece.alternatives))
+        for piece in tree
+    )
+
+
+def _variants(tree: list[_Piece]) -> tuple[str, ...]:
+    """All texts that the braces stand for, each once; empty when there are too many of them."""
     variants: dict[str, None] = {"": None}
     for piece in tree:
-        if not piece.alternatives:
-            if not _MAGIC.isdisjoint(piece.text.replace("{", "")):
+        tails: list[str] = [] if piece.alternatives else [piece.text]
+        for alternative in piece.alternatives:
+            expanded = _variants(alternative)
+            if not expanded:
                 return ()
-            tails: list[str] = [piece.text]
-        else:
-            tails = []
-            for alternative in piece.alternatives:
-                expanded = _expand_literals(alternative)
-                if not expanded:
-                    return ()
-                tails.extend(expanded)
+            tails.extend(expanded)
         if len(variants) * len(tails) > LITERALS_MAX:
             return ()
         variants = {head + tail: None for head in variants for tail in tails}
