@@ -52,6 +52,7 @@ class ServerCollector(Collector):
             ("tgres_ring_bytes", "Memory of the ring cache's rows.", server.ring.row_bytes),
             ("tgres_names_bytes", "Memory of the table of names.", server.registry.table.bytes_used),
             ("tgres_index_bytes", "Memory of the tree of names.", server.registry.tree.bytes_used),
+            ("tgres_tag_index_bytes", "Memory of the index of tags.", server.registry.tags.bytes_used),
             ("tgres_journal_bytes", "Size of the journal's files.", server.journal.total_bytes),
             ("tgres_journal_pending_bytes", "Journal records in memory.", server.journal.pending_bytes),
             ("tgres_store_available", "1 when the last write succeeded.", int(server.flusher.available)),
