@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tgres_py.functions.aggregation import Array
 from tgres_py.functions.params import Float
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Matrix, SeriesBlock
-from tgres_py.functions.summary import column_percentiles
+from tgres_py.functions.summary import column_percentiles, each_series
 
 Limit = Callable[[Matrix], Array | float]
 
@@ -43,7 +44,7 @@ def removeAbovePercentile(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 2 3
     eval removeAbovePercentile(a, 50)  => removeAbovePercentile(a, 50): 1 _ 2 3
     """
-    return _remove(seriesList, "removeAbovePercentile", n, above=_percentile(n))
+    return _tagged(_remove(seriesList, "removeAbovePercentile", n, above=_percentile(n)), n)
 
 
 @render_function(group="Filter Data")
@@ -53,7 +54,17 @@ def removeBelowPercentile(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 2 3
     eval removeBelowPercentile(a, 50)  => removeBelowPercentile(a, 50): _ 5 _ 3
     """
-    return _remove(seriesList, "removeBelowPercentile", n, below=_percentile(n))
+    return _tagged(_remove(seriesList, "removeBelowPercentile", n, below=_percentile(n)), n)
+
+
+def _tagged(block: SeriesBlock, n: float) -> SeriesBlock:
+    """What still has values gets nPercentile's tag, too (as in graphite-web)."""
+    known = each_series(block, "count").tolist()
+    labels = [
+        replace(label, tags={**label.tags, "nPercentile": str(n)}) if count else label
+        for label, count in zip(block.labels, known, strict=True)
+    ]
+    return SeriesBlock(labels, block.parts)
 
 
 def _percentile(n: float) -> Limit:
