@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
 from tgres_py.storage.port import ChunkRows, ServerState
@@ -343,3 +344,32 @@ async def test_flush_requests_arrive(store: Store, store_dsn: str | None) -> Non
         await notify(store, store_dsn, "")
         while (glob := await anext(requests)) != "":
             assert glob == "servers.*"
+
+
+async def test_events(store: Store) -> None:
+    written = [
+        Event("late", 1_700_000_100.0, ("b",)),
+        Event("first ü \\", 1_700_000_000.25, ("a", "b"), '{"x": 1}'),
+        Event("twin", 1_700_000_100.0, ("a", "c", "a")),
+        Event("bare", 0.0),
+    ]
+    ids = [await store.add_event(event) for event in written]
+    assert len(set(ids)) == 4
+    late, first, twin, bare = (
+        event._replace(id=id_) for event, id_ in zip(written, ids, strict=True)
+    )
+
+    async def found(from_s: float, until_s: float, *args: object) -> list[Event]:
+        return await store.find_events(EventQuery(from_s, until_s, *args))  # type: ignore[arg-type]
+
+    assert await found(-1e12, 1e12) == [bare, first, late, twin]
+    assert await found(1_700_000_000.25, 1_700_000_100) == [first, late, twin]
+    assert await found(1_700_000_000.3, 1_700_000_099) == []
+    assert await found(0, 2e9, ("a",)) == [first, twin]
+    assert await found(0, 2e9, ("a", "b")) == [first]
+    assert await found(0, 2e9, ("b", "c"), False) == [first, late, twin]
+    assert await found(0, 2e9, ("nosuch",), False) == []
+    assert await found(0, 2e9, None, True, 2) == [bare, first]
+    assert await store.get_event(ids[1]) == first
+    assert await store.get_event(0) is None
+    assert await store.get_event(10**17) is None
