@@ -16,6 +16,19 @@ from tgres_py.errors import ConfigError
 
 TAG_STYLES = ("influx", "librato", "signalfx")
 
+# What each dialect switches on; single settings are stronger.
+DIALECTS: dict[str, dict[str, Any]] = {
+    "etsy": {},
+    "dogstatsd": {
+        "valuePacking": True,
+        "timerTypes": ("h", "d"),
+        "timestamps": True,
+        "extraFields": True,
+        "events": True,
+        "serviceChecks": True,
+    },
+}
+
 
 def _doc(default: Any, text: str) -> Any:
     """A field with its default and its help text."""
@@ -67,7 +80,9 @@ class StatsdSettings:
     percentThreshold: tuple[float, ...] = _doc(
         (90.0,), "percentiles of timers, a number or a list; negative = of the top values"
     )
-    flush_counts: bool = _doc(True, "send stats_counts.K (old names)")
+    flush_counts: bool = _doc(
+        True, "send the counts of counters (stats_counts.K) beside their rates"
+    )
     deleteIdleStats: bool = _doc(False, "don't send what was idle since the last flush")
     deleteCounters: bool | None = _doc(None, "as deleteIdleStats, for counters only")
     deleteTimers: bool | None = _doc(None, "as deleteIdleStats, for timers only")
@@ -90,17 +105,20 @@ class StatsdSettings:
     healthStatus: str = _doc("up", "what the management port's health says at first: up or down")
     graphite: GraphiteNames = field(default=_NAMES, metadata={"help": "how the names are made"})
 
-    # Beyond etsy. False (or empty) restores what etsy does.
-    valuePacking: bool = _doc(True, "k:1:2:3|ms is three values; etsy: the last one and bad lines")
-    timerTypes: tuple[str, ...] = _doc(
-        ("h", "d"), "further types that are timers; etsy counts them"
+    # Beyond etsy. False (or empty) is what etsy does, and the default: a drop-in gives the same numbers.
+    dialect: str = _doc(
+        "etsy", "etsy, or dogstatsd: switches on all from valuePacking to serviceChecks"
     )
-    timestamps: bool = _doc(True, "|T1700000000 on counters and gauges is the value's time")
-    extraFields: bool = _doc(True, "fields as |c:container are ignored; etsy: a bad line")
-    events: bool = _doc(True, "_e{…} becomes an event of /events; etsy: a bad line")
-    serviceChecks: bool = _doc(True, "_sc|… is counted and left out; etsy: a bad line")
+    valuePacking: bool = _doc(False, "k:1:2:3|ms is three values; etsy: the last one and bad lines")
+    timerTypes: tuple[str, ...] = _doc(
+        (), "further types that are timers, such as h and d; etsy counts them"
+    )
+    timestamps: bool = _doc(False, "|T1700000000 on counters and gauges is the value's time")
+    extraFields: bool = _doc(False, "fields as |c:container are ignored; etsy: a bad line")
+    events: bool = _doc(False, "_e{…} becomes an event of /events; etsy: a bad line")
+    serviceChecks: bool = _doc(False, "_sc|… is counted and left out; etsy: a bad line")
     tagStyles: tuple[str, ...] = _doc(
-        TAG_STYLES,
+        (),
         "tags in the key: influx (k,a=b), librato (k#a=b), signalfx (k[a=b]); etsy strips the signs",
     )
     countersMaxTTL: int = _doc(1, "with deleteCounters: idle flushes that a counter lives")
@@ -140,7 +158,8 @@ class StatsdSettings:
 def from_table(table: Mapping[str, Any], where: str = "statsd") -> StatsdSettings:
     """Settings from a table of etsy's names, checked. ConfigError: one sentence, with ``where`` in front."""
     checks = {f.name: _checker(f.name) for f in fields(StatsdSettings)}
-    return StatsdSettings(**_checked(table, checks, where))
+    values = _checked(table, checks, where)
+    return StatsdSettings(**{**DIALECTS[values.get("dialect", "etsy")], **values})
 
 
 def _checked(table: Mapping[str, Any], checks: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -172,7 +191,8 @@ def _checker(name: str) -> Any:
         "timerTypes": _texts,
         "tagStyles": _tag_styles,
         "histogram": _histogram,
-        "healthStatus": _health,
+        "healthStatus": lambda value: _one_of(value, ("up", "down")),
+        "dialect": lambda value: _one_of(value, tuple(DIALECTS)),
         "socket_mod": _file_mode,
         "keyFlush": lambda table: KeyFlush(
             **_checked(
@@ -288,9 +308,9 @@ def _bins(value: Any) -> tuple[float, ...]:
     return tuple(math.inf if bound in ("inf", math.inf) else _number(bound) for bound in value)
 
 
-def _health(value: Any) -> str:
-    if value not in ("up", "down"):
-        raise ValueError("up or down is wanted")
+def _one_of(value: Any, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise ValueError(f"{' or '.join(words)} is wanted")
     return str(value)
 
 
