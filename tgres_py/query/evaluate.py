@@ -1,5 +1,5 @@
-"""Carrying out a plan: first all fetches (async), then all functions (synchronous, pure; for a
-worker thread); again, when functions have asked for further targets.
+"""Carrying out a plan: first all fetches (async; other nodes' beside our own), then all functions
+(synchronous, pure; for a worker thread); again, when functions have asked for further targets.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,11 +18,14 @@ from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.reads import Further, RequestState
 from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
-from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode
+from tgres_py.query.limits import QueryLimits
+from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
+from tgres_py.query.remote import Peers, RemoteNeeded, RemoteReads, with_remote
 from tgres_py.query.source import SeriesSource
 
 FETCHES_AT_ONCE = 4
 ROUNDS_MAX = 5
+LOADS_MAX = 10  # before a plan with other nodes is complete
 
 Fetched = list[NDArray[np.float64]]
 Observer = Callable[[PlanNode, SeriesBlock, float], None]
@@ -48,9 +52,35 @@ async def in_rounds(plan: Plan, source: SeriesSource, work: Callable[[Fetched], 
         try:
             return await work(fetched)
         except FurtherNeeded as needed:
-            plan.extend(needed.wanted)
+            extend = partial(plan.extend, needed.wanted)
+        await _remotely(plan.remote, extend)
     raise BadRequest(
         f"target: functions that make targets of series are nested more than {ROUNDS_MAX - 1} deep"
+    )
+
+
+async def plan_with(
+    request: RenderRequest, source: SeriesSource, limits: QueryLimits, peers: Peers | None
+) -> Plan:
+    """The plan of a request that reads from other nodes too, unless it forbids that. Errors of
+    make_plan.
+    """
+    if peers is None or request.local:
+        return make_plan(request, source, limits)
+    remote = RemoteReads(peers, request.now_s, limits)
+    return await _remotely(remote, lambda: make_plan(request, source, limits, remote))
+
+
+async def _remotely(remote: RemoteReads | None, plan: Callable[[], T]) -> T:
+    """What ``plan`` gives, once all that it needs of other nodes is loaded."""
+    for _ in range(LOADS_MAX):
+        try:
+            return plan()
+        except RemoteNeeded as needed:
+            assert remote is not None
+            await remote.load(needed.keys)
+    raise BadRequest(
+        f"target: functions with windows in points are nested more than {LOADS_MAX - 1} deep"
     )
 
 
@@ -72,10 +102,14 @@ async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched
                 fetch.ids, window.archive, window.from_slot, window.until_slot
             )
 
-    if len(plan.fetches) - start == 1:
-        return [await one(start)]
     numbers = range(start, len(plan.fetches))
-    return list(await asyncio.gather(*(one(number) for number in numbers)))
+    if plan.remote is None:
+        if len(numbers) == 1:
+            return [await one(start)]
+        return list(await asyncio.gather(*(one(number) for number in numbers)))
+    own = asyncio.gather(*(one(number) for number in numbers))
+    fetched, _ = await asyncio.gather(own, plan.remote.load(plan.remote_keys()))
+    return list(fetched)
 
 
 def evaluate(
@@ -111,6 +145,7 @@ class _Evaluator:
     ) -> None:
         self.observe = observe
         self.state = RequestState(plan.request.xff)
+        self.plan = plan
         self.further = plan.further
         self.fetched = fetched
         self.check = check
@@ -181,7 +216,13 @@ class _Evaluator:
             if len(part.rows) != len(values) or (np.diff(part.rows) != 1).any():
                 values = values[part.rows]
             parts.append(Part(grid, values, part.index))
-        return SeriesBlock(labels, _same_grids(parts))
+        block = SeriesBlock(labels, _same_grids(parts))
+        remote = self.plan.remote
+        if remote is None:
+            return block
+        by_cf = remote.limits.consolidate_by_cf
+        found = remote.get(leaf.remote)
+        return with_remote(block, found, leaf.expression, self.state.xff, by_cf)
 
 
 def _same_grids(parts: list[Part]) -> list[Part]:

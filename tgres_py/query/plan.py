@@ -11,11 +11,15 @@ request costs no read.
 A few functions (applyByNode, useSeriesAbove, aliasQuery) make new targets from the series they are
 given. They return ``Further``, and the plan is extended: another round, planned and limited in the
 same way, its fetches again known before one is made.
+
+With other nodes (``remote``) each leaf is also read from them, as a whole (see ``remote``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from typing import Any
@@ -23,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.errors import BadRequest, LimitExceeded
+from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 from tgres_py.functions.reads import Context, EventReads, Further, StepSet
 from tgres_py.functions.registry import Param, RenderFunction, find_function
 from tgres_py.functions.series import Positions
@@ -32,6 +36,7 @@ from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.slots import Window, choose_window
 from tgres_py.query.limits import DefaultLimits, QueryLimits
+from tgres_py.query.remote import RemoteKey, RemoteNeeded, RemoteReads, steps_of
 from tgres_py.query.source import SeriesSource
 from tgres_py.target.parser import (
     ByTag,
@@ -59,6 +64,7 @@ class RenderRequest:
     tz: tzinfo = UTC
     xff: float = 0.0
     templates: dict[str, str] = field(default_factory=dict)
+    local: bool = False  # no other node is to be asked
 
 
 @dataclass(slots=True)
@@ -96,13 +102,14 @@ class LeafPart:
 @dataclass(slots=True)
 class Leaf:
     """A path expression over a range: its series in the order of their names, those out of reach
-    left out.
+    left out. ``remote``: what other nodes are asked for.
     """
 
     expression: str
     names: list[str]
     functions: list[str]
     parts: list[LeafPart]
+    remote: RemoteKey
 
 
 @dataclass(slots=True)
@@ -139,22 +146,47 @@ class Plan:
         calls = self.planner.event_calls
         return [call for call in calls if call.events and call.event_times_s is None]
 
+    @property
+    def remote(self) -> RemoteReads | None:
+        return self.planner.remote
+
+    @property
+    def points(self) -> int:
+        """All that is read, from other nodes too once that is done."""
+        own = sum(fetch.points for fetch in self.fetches)
+        return own + (self.remote.points if self.remote else 0)
+
+    def remote_keys(self) -> list[RemoteKey]:
+        """What the leaves read from other nodes."""
+        return [leaf.remote for leaf in self.planner.leaves.values()]
+
     def extend(self, wanted: Iterable[tuple[PlannedCall, Further]]) -> None:
-        """Plans the targets that calls ask for and adds their fetches. Errors as of make_plan."""
-        for call, further in wanted:
-            asked = (call.context.from_s, call.context.until_s)
-            self.further[id(call)] = further, self.planner.further(further.targets, asked)
-        self.fetches += self.planner.fetches()
+        """Plans the targets that calls ask for and adds their fetches. Errors as of make_plan; after
+        one of them the plan is as before.
+        """
+        planner = self.planner.copy()
+        further: dict[int, tuple[Further, list[PlanNode]]] = {}
+        with planner.complete():
+            for call, one in wanted:
+                asked = (call.context.from_s, call.context.until_s)
+                further[id(call)] = one, planner.further(one.targets, asked)
+        self.fetches += planner.fetches()
+        self.further.update(further)
+        self.planner = planner
 
 
 def make_plan(
-    request: RenderRequest, source: SeriesSource, limits: QueryLimits | None = None
+    request: RenderRequest,
+    source: SeriesSource,
+    limits: QueryLimits | None = None,
+    remote: RemoteReads | None = None,
 ) -> Plan:
     """The plan of a request; pure but for look-ups of names in memory.
 
-    TargetSyntaxError, BadRequest (unknown function, wrong argument), LimitExceeded.
+    TargetSyntaxError, BadRequest (unknown function, wrong argument), LimitExceeded; RemoteNeeded:
+    ``remote`` is to load something, then the plan can be made.
     """
-    planner = _Planner(request, source, limits or DefaultLimits())
+    planner = _Planner(request, source, limits or DefaultLimits(), remote)
     texts = [text for text in request.targets if text.strip()]
     if len(texts) > planner.limits.query_targets_max:
         raise LimitExceeded(
@@ -162,15 +194,24 @@ def make_plan(
         )
     trees = [resolve_templates(parse_target(text), request.templates) for text in texts]
     whole = (request.from_s, request.until_s)
-    targets = [planner.target(tree, whole) for tree in trees]
+    with planner.complete():
+        targets = [planner.target(tree, whole) for tree in trees]
     return Plan(request, targets, planner.fetches(), planner)
 
 
 class _Planner:
-    def __init__(self, request: RenderRequest, source: SeriesSource, limits: QueryLimits) -> None:
+    def __init__(
+        self,
+        request: RenderRequest,
+        source: SeriesSource,
+        limits: QueryLimits,
+        remote: RemoteReads | None,
+    ) -> None:
         self.request = request
         self.source = source
         self.limits = limits
+        self.remote = remote
+        self.needed: set[RemoteKey] = set()
         self.leaves: dict[tuple[str, Range], Leaf] = {}
         self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
         self.event_calls: list[PlannedCall] = []
@@ -178,6 +219,27 @@ class _Planner:
         self.points = 0
         self.fetched = 0
         self.further_targets = 0
+
+    def copy(self) -> _Planner:
+        """One that can go on without changing this one."""
+        other = copy.copy(self)
+        other.leaves = dict(self.leaves)
+        other.event_calls = list(self.event_calls)
+        other.needed = set()
+        return other
+
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """RemoteNeeded at its end, also instead of an error, when steps were asked for that aren't
+        known.
+        """
+        try:
+            yield
+        except TgresError:
+            if not self.needed:
+                raise
+        if self.needed:
+            raise RemoteNeeded(self.needed)
 
     def further(self, targets: Sequence[str], asked: Range) -> list[PlanNode]:
         """Targets made from series are limited as series are: mostly one is made of each."""
@@ -241,11 +303,12 @@ class _Planner:
             _, _, bundles = self.expand(node)
             windows = {id(bundle): self.window(bundle, asked) for bundle in bundles}
             distinct = {id(bundle): bundle for bundle in bundles}
-            return frozenset(
+            own = frozenset(
                 distinct[key].archives[window.archive].step_s
                 for key, window in windows.items()
                 if window
             )
+            return own | self.remote_steps(node, asked)
         if not isinstance(node, Call):
             return frozenset()
         function = find_function(node.name)
@@ -256,6 +319,14 @@ class _Planner:
                 below |= self.steps(argument, asked)
         context = Context(*asked, self.request.now_s, self.request.tz)
         return function.steps(_literals(function, bound), below, context)
+
+    def remote_steps(self, node: Path | ByTag, asked: Range) -> StepSet:
+        if self.remote is None:
+            return frozenset()
+        key = _remote_key(node, asked)
+        if key not in self.remote:
+            self.needed.add(key)
+        return steps_of(self.remote.get(key))
 
     def expand(self, node: Path | ByTag) -> tuple[Ids, list[str], list[BundleSpec]]:
         known = self.expanded.get(node.text)
@@ -305,14 +376,17 @@ class _Planner:
                 at = np.flatnonzero(group == number) if len(distinct) > 1 else np.arange(len(ids))
                 parts.append(LeafPart((spec, window), ids[at], place_of[at]))
         functions = [str(spec.cf) if self.limits.consolidate_by_cf else "average" for spec in specs]
+        remote = _remote_key(node, asked)
         if in_reach.all():
-            return Leaf(node.text, names, [functions[number] for number in group.tolist()], parts)
+            used = [functions[number] for number in group.tolist()]
+            return Leaf(node.text, names, used, parts, remote)
         kept = np.flatnonzero(in_reach).tolist()
         return Leaf(
             node.text,
             [names[place] for place in kept],
             [functions[number] for number in group[kept].tolist()],
             parts,
+            remote,
         )
 
     def fetches(self) -> list[Fetch]:
@@ -338,6 +412,10 @@ class _Planner:
                 "points to read", self.points, self.limits.query_points_max, "query_points_max"
             )
         return out
+
+
+def _remote_key(node: Path | ByTag, asked: Range) -> RemoteKey:
+    return RemoteKey(node.text, *asked, by_tags=isinstance(node, ByTag))
 
 
 def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None]]:
