@@ -13,10 +13,11 @@
 negative one all (autoComplete: all but so many, or nothing where there are expressions). ``from`` and
 ``until`` are ignored. Errors are ``{"error": "…"}``.
 
-Decided: tagSeries makes the series, so that it can be found at once; delSeries takes it out of the
-index of tags until the server starts again, its points and its exact name stay (as in graphite-web,
-where carbon brings it back with new points). A tag that no series has any more isn't listed. Numbers
-(``id``) hold for one run of the server.
+Decided: tagSeries makes the series, so that it can be found at once; of a name without tags the index
+knows until the server starts again. delSeries takes a series out of the index of tags until tagSeries
+puts it back; its points and its exact name stay (as in graphite-web, where carbon brings it back with
+new points). A tag that no series has any more isn't listed. Numbers (``id``) hold for one run of the
+server.
 """
 
 from __future__ import annotations
@@ -116,16 +117,16 @@ class Tags:
         path = params.get("path")
         if not path:
             raise BadRequest("no path specified")
-        return await self._reply(self.source.tag_series([path])[0], params, request)
+        return await self._reply((await self.source.tag_series([path]))[0], params, request)
 
     async def tag_many(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         paths = _paths(params, "no paths specified")
-        return await self._reply(self.source.tag_series(paths), params, request)
+        return await self._reply(await self.source.tag_series(paths), params, request)
 
     async def delete(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        self.source.untag_series(_paths(params, "no path specified"))
+        await self.source.untag_series(_paths(params, "no path specified"))
         return await self._reply(True, params, request)
 
     async def _reply(self, value: Any, params: Params, request: web.Request) -> web.Response:

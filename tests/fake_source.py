@@ -83,7 +83,7 @@ class FakeSource:
     def tags(self) -> TagIndex:
         return self.tag_index
 
-    def tag_series(self, names: Sequence[str]) -> list[str]:
+    async def tag_series(self, names: Sequence[str]) -> list[str]:
         wanted = [canonical(name) for name in names]
         for name in wanted:
             if self.tree.get(name) < 0:
@@ -91,7 +91,7 @@ class FakeSource:
         self.tag_index.add(wanted, np.array([self.tree.get(name) for name in wanted], np.int32))
         return wanted
 
-    def untag_series(self, names: Sequence[str]) -> None:
+    async def untag_series(self, names: Sequence[str]) -> None:
         known = [self.tree.get(canonical(name)) for name in names]
         self.tag_index.discard(np.array(known, np.int32))
 

@@ -346,6 +346,24 @@ async def test_flush_requests_arrive(store: Store, store_dsn: str | None) -> Non
             assert glob == "servers.*"
 
 
+async def test_series_out_of_the_index_of_tags(store: Store) -> None:
+    [bundle_id] = await store.ensure_bundles([BundleSpec((RING,))])
+    names = ["a;t=1", "a;t=2", 'b;t="ü\\', "plain"]
+    await store.create_series(names, np.full(4, bundle_id, np.int32))
+    assert await store.load_untagged() == []
+    await store.set_tagged(["a;t=1", names[2], "nosuch;t=1"], False)
+    assert await store.load_untagged() == ["a;t=1", names[2]]
+    await store.create_series(names, np.full(4, bundle_id, np.int32))
+    await store.set_tagged([names[2], "a;t=2"], True)
+    assert await store.load_untagged() == ["a;t=1"]
+    if isinstance(store, PostgresStore):
+        async with store._pool.use() as connection:
+            tags = await connection.fetchval(
+                "SELECT tags ->> 't' FROM rrd WHERE name = $1", names[2]
+            )
+        assert tags == '"ü\\'
+
+
 async def test_events(store: Store) -> None:
     written = [
         Event("late", 1_700_000_100.0, ("b",)),

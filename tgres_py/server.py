@@ -103,7 +103,7 @@ class ServerSource:
         self.sync_index()
         return self._registry.tags
 
-    def tag_series(self, names: Sequence[str]) -> list[str]:
+    async def tag_series(self, names: Sequence[str]) -> list[str]:
         registry = self._registry
         wanted = [canonical(name) for name in names]
         ids, refused = registry.resolve([name.encode() for name in wanted])
@@ -111,16 +111,30 @@ class ServerSource:
             raise BadRequest(f"{wanted[position]}: this series can't be made: {reason.value}")
         with self._index_lock:
             registry.sync_index()
-            registry.tags.add(wanted, ids)
+            missing = np.flatnonzero(~registry.tags.holds(ids)).tolist()
+            registry.tags.add([wanted[place] for place in missing], ids[missing])
+        # those that were taken out once; new ones come into the store with their tags
+        if back := [wanted[place] for place in missing if ";" in wanted[place]]:
+            await self._store.set_tagged(back, True)
         return wanted
 
-    def untag_series(self, names: Sequence[str]) -> None:
-        registry = self._registry
-        known = (canonical(name) for name in names)
-        ids = np.array([registry.table.get(name.encode()) for name in known], np.int32)
-        with self._index_lock:
-            registry.sync_index()
-            registry.tags.discard(ids)
+    async def untag_series(self, names: Sequence[str]) -> None:
+        known = [canonical(name) for name in names]
+        await self._store.set_tagged(known, False)
+        await self.drop_tags(known)
+
+    async def drop_tags(self, names: Sequence[str]) -> None:
+        """Takes series out of the index in memory."""
+        if not names:
+            return
+        ids = np.array([self._registry.table.get(name.encode()) for name in names], np.int32)
+
+        def drop() -> None:
+            with self._index_lock:
+                self._registry.sync_index()
+                self._registry.tags.discard(ids)
+
+        await asyncio.to_thread(drop)
 
     def names(self, ids: Ids) -> list[str]:
         return self._registry.names(ids)
@@ -284,6 +298,7 @@ class Server:
         while True:
             try:
                 await self.store.open()
+                untagged = await self.store.load_untagged()
                 self.recovered = await recover(self.intake, self.journal, self.store)
                 break
             except (StoreUnavailable, ConfigError) as e:
@@ -294,6 +309,7 @@ class Server:
                 log.error("%s; points are accepted meanwhile, trying again in %g s", e, pause)
                 await asyncio.sleep(pause)
                 pause = min(RETRY_S[1], pause * 2)
+        await self.source.drop_tags(untagged)
         r = self.recovered
         log.info(
             "ready: %d series, %d points and %d late points from the journal in %.1f s",

@@ -264,6 +264,11 @@ class TagIndex:
             column = self._columns[tag] = _Column(len(self._columns) + 1)
         return column.values.setdefault(value, len(column.values))
 
+    def holds(self, ids: Ids) -> Accepted:
+        """Which series are in the index: bool (n,)."""
+        column = self._columns.get("name")
+        return column.codes_of(ids) >= 0 if column else np.zeros(len(ids), np.bool_)
+
     # -- searching ---------------------------------------------------------------------------
 
     def find(self, expressions: Sequence[str]) -> Ids:

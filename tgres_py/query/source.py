@@ -58,14 +58,16 @@ class TagSource(Protocol):
     def tags(self) -> TagIndex:
         """The index of tags, up to date."""
 
-    def tag_series(self, names: Sequence[str]) -> list[str]:
+    async def tag_series(self, names: Sequence[str]) -> list[str]:
         """Creates the series that are missing and puts all into the index of tags; their canonical names.
 
-        BadRequest: a name that no series can have, or that must not be created; none is created then.
+        BadRequest: a name that no series can have (none is created then); StoreUnavailable.
         """
 
-    def untag_series(self, names: Sequence[str]) -> None:
-        """Takes series out of the index of tags; their points and names stay. Unknown ones are ignored."""
+    async def untag_series(self, names: Sequence[str]) -> None:
+        """Takes series out of the index of tags, for good; their points and names stay. Unknown ones
+        are ignored. BadRequest, StoreUnavailable.
+        """
 
 
 class EventSource(Protocol):

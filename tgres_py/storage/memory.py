@@ -32,6 +32,7 @@ class MemoryStore:
         self._series: dict[str, tuple[int, int]] = {}
         self._chunks: dict[_Key, tuple[int, NDArray[np.float64]]] = {}
         self._state = ServerState("", 0)
+        self._untagged: set[str] = set()
         self._events: list[Event] = []
         self._requests: set[asyncio.Queue[str]] = set()
 
@@ -121,6 +122,15 @@ class MemoryStore:
             np.array([start_s for _, start_s, _ in found], np.int64),
             np.array([dp for _, _, dp in found], np.float64).reshape(len(found), width),
         )
+
+    async def set_tagged(self, names: Sequence[str], tagged: bool) -> None:
+        self._check()
+        known = self._series.keys() & set(names)
+        self._untagged = self._untagged - known if tagged else self._untagged | known
+
+    async def load_untagged(self) -> list[str]:
+        self._check()
+        return sorted(self._untagged)
 
     async def add_event(self, event: Event) -> int:
         self._check()

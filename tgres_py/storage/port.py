@@ -99,6 +99,12 @@ class Store(Protocol):
         window (one of 5 years of 10 minutes has 549), else it looks at all chunks of the archive.
         """
 
+    async def set_tagged(self, names: Sequence[str], tagged: bool) -> None:
+        """Whether series (canonical names with tags) are in the index of tags; unknown ones are ignored."""
+
+    async def load_untagged(self) -> list[str]:
+        """The names with tags that were taken out of the index of tags."""
+
     async def add_event(self, event: Event) -> int:
         """Stores an event; its id."""
 

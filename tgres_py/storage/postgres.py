@@ -140,6 +140,19 @@ class PostgresStore:
         take = np.fromiter(map(place.__getitem__, names), np.intp, len(names))
         return ids[take], found[take]
 
+    async def set_tagged(self, names: Sequence[str], tagged: bool) -> None:
+        async with self._pool.use() as connection:
+            if not tagged:
+                await connection.execute(query("untag_series"), list(names))
+                return
+            tags = [(_tags_json(name) or b"{}").decode() for name in names]
+            await connection.execute(query("tag_series"), list(names), tags)
+
+    async def load_untagged(self) -> list[str]:
+        async with self._pool.use() as connection:
+            rows = await connection.fetch(query("load_untagged"), timeout=LOAD_TIMEOUT_S)
+        return [row["name"] for row in rows]
+
     # Events
 
     async def add_event(self, event: Event) -> int:

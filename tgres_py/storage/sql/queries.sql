@@ -76,6 +76,18 @@ SELECT array_send(array_agg(r.id ORDER BY s.id)) AS ids,
        array_send(array_agg(r.bundle_id ORDER BY s.id)) AS bundle_ids
 FROM tgres_series_stage s JOIN rrd r USING (name)
 
+-- name: untag_series
+-- A series without tags here is not in the index of tags, whatever its name says.
+UPDATE rrd SET tags = NULL WHERE name = any($1::text[]) AND tags IS NOT NULL
+
+-- name: tag_series
+UPDATE rrd SET tags = new.tags
+FROM unnest($1::text[], $2::jsonb[]) AS new (name, tags)
+WHERE rrd.name = new.name
+
+-- name: load_untagged
+SELECT name FROM rrd WHERE tags IS NULL AND strpos(name, ';') > 0 ORDER BY name
+
 -- name: insert_event
 INSERT INTO event (what, tags, data, at) VALUES ($1, $2, $3, to_timestamp($4)) RETURNING id
 

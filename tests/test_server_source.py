@@ -1,0 +1,98 @@
+"""What the server gives to queries: names and tags of the registry, as points and requests change them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig import Rig
+from tgres_py.errors import BadRequest, LimitExceeded, StoreUnavailable
+from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.server import ServerSource
+from tgres_py.storage.memory import MemoryStore
+
+SPEC = BundleSpec((Archive(10, 360, 36),))
+NOW_S = 1_700_000_000
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(MemoryStore(), tmp_path, SPEC, now_s=NOW_S)
+    await rig.start()
+    yield rig
+    rig.store.away = False  # type: ignore[attr-defined]
+    await rig.stop()
+
+
+async def source_of(rig: Rig) -> ServerSource:
+    source = ServerSource(rig.registry, rig.reader, rig.flusher, rig.store)
+    await source.drop_tags(await rig.store.load_untagged())
+    return source
+
+
+def names(source: ServerSource, *expressions: str) -> list[str]:
+    return source.names(source.by_tags(expressions))
+
+
+def send(rig: Rig, *series: str) -> None:
+    rig.add((name, NOW_S, 1.0) for name in series)
+
+
+async def test_new_series_are_found_at_once_in_the_order_of_their_names(rig: Rig) -> None:
+    source = await source_of(rig)
+    send(rig, "b;t=1", "plain", "a;u=2;t=1")
+    assert names(source, "t=1") == ["a;t=1;u=2", "b;t=1"]
+    send(rig, "a;t=1")
+    assert names(source, "t=1") == ["a;t=1", "a;t=1;u=2", "b;t=1"]
+    assert source.names(source.expand("plain")) == ["plain"]
+    assert source.names(source.expand("b;t=1")) == ["b;t=1"]
+    with pytest.raises(LimitExceeded, match="query_series_max"):
+        source.by_tags(["t=1"], 2)
+
+
+async def test_series_made_by_tagging_are_stored(rig: Rig) -> None:
+    source = await source_of(rig)
+    made = await source.tag_series(['m{y="2",x="1"}', "plain", "m;x=1"])
+    assert made == ["m;x=1;y=2", "plain", "m;x=1"]
+    assert names(source, "name=~.+") == ["m;x=1", "m;x=1;y=2", "plain"]
+    assert source.names(source.expand("plain")) == ["plain"]
+    await rig.flusher.flush_now()
+    assert set((await rig.store.load_series()).names) == set(made)
+
+
+async def test_a_bad_name_makes_none(rig: Rig) -> None:
+    source = await source_of(rig)
+    with pytest.raises(BadRequest):
+        await source.tag_series(["good;a=1", ";a=1"])
+    assert names(source, "a=1") == []
+
+
+async def test_taken_out_until_it_is_put_back(rig: Rig) -> None:
+    source = await source_of(rig)
+    send(rig, "a;t=1", "b;t=1")
+    await rig.flusher.flush_now()
+    await source.untag_series(["a;t=1", "nosuch;t=1"])
+    send(rig, "a;t=1")
+    assert names(source, "t=1") == ["b;t=1"]
+    assert source.names(source.expand("a;t=1")) == ["a;t=1"]
+    await rig.flusher.flush_now()
+    await rig.kill()
+    await rig.start()
+    source = await source_of(rig)
+    assert names(source, "t=1") == ["b;t=1"]
+    await source.tag_series(["a;t=1"])
+    assert names(source, "t=1") == ["a;t=1", "b;t=1"]
+    await rig.kill()
+    await rig.start()
+    assert names(await source_of(rig), "t=1") == ["a;t=1", "b;t=1"]
+
+
+async def test_nothing_is_taken_out_while_the_store_is_away(rig: Rig) -> None:
+    source = await source_of(rig)
+    send(rig, "a;t=1")
+    rig.store.away = True  # type: ignore[attr-defined]
+    with pytest.raises(StoreUnavailable):
+        await source.untag_series(["a;t=1"])
+    assert names(source, "t=1") == ["a;t=1"]
