@@ -22,11 +22,14 @@ import msgpack
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from http_api import stream
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.formats import FORMATS
 from http_api.formats.look import Look
+from http_api.formats.points import python_numbers
 from http_api.formats.text import local_times
 from tests import graphite_cases as cases
 from tests.fake_source import FakeSource, archives, of_dataset, of_values
@@ -227,6 +230,23 @@ def test_raw_is_as_python_writes_numbers() -> None:
     assert written("raw", [block(ODD, "x|y,z")]) == (
         f"x|y,z,{START_S},{START_S + 60},10|1.5,None,inf,-inf,1e+17,-0.0\n".encode()
     )
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=8))
+def test_numbers_of_text_formats_are_pythons(values: list[float]) -> None:
+    wanted = ",".join("None" if math.isnan(value) else repr(value) for value in values)
+    assert python_numbers(np.array(values), b"None") == wanted.encode()
+
+
+@pytest.mark.parametrize("slots", [1, 2_047, 2_048, 2_049, 5_000])
+@pytest.mark.parametrize("form", ["json", "csv", "rickshaw"])
+def test_templates_of_long_series(form: str, slots: int) -> None:
+    """Two series that share times, one with a name full of what templates are made of."""
+    values = [float(i) for i in range(slots)]
+    body = written(form, [block(values, "%b\0%%d"), block(values[::-1], "x")])
+    first, second = READERS[form](body)
+    assert (first["n"], first["v"], second["v"]) == ("%b\0%%d", values, values[::-1])
+    assert first["at"] == second["at"] == [START_S + 10 * i for i in range(slots)]
 
 
 def test_csv_quotes_names_and_knows_zones() -> None:

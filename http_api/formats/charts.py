@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import orjson
 
-from http_api.formats.json import numbers
 from http_api.formats.look import Look
+from http_api.formats.points import Points
 from http_api.reply import dump_json
 from tgres_py.errors import BadRequest
 from tgres_py.functions.series import Grid, Matrix, SeriesBlock
@@ -61,16 +61,12 @@ def write_rickshaw(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]
         whole = b"".join(write_rickshaw(blocks, Look()))
         yield dump_json(orjson.loads(whole), pretty=True)
         return
+    points = Points(lambda times: (b'{"x":%d,"y":%%b}' % time for time in times))
     before = b"["
     for block in blocks:
         for label, grid, values in block.rows():
-            points = _rickshaw_points(grid, values)
-            yield b'%b{"target":%b,"datapoints":[%b]}' % (before, dump_json(label.name), points)
+            times = _times(grid)[: len(values)]
+            text = points.text(times, values[: len(times)])
+            yield b'%b{"target":%b,"datapoints":[%b]}' % (before, dump_json(label.name), text)
             before = b","
     yield b"]" if before == b"," else b"[]"
-
-
-def _rickshaw_points(grid: Grid, values: Matrix) -> bytes:
-    times = _times(grid)[: len(values)]
-    texts = numbers(values[: len(times)]).split(b",") if times else []
-    return b",".join(b'{"x":%d,"y":%b}' % pair for pair in zip(times, texts, strict=True))

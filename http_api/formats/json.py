@@ -1,9 +1,6 @@
 """format=json: ``[{"target": name, "tags": {…}, "datapoints": [[value, epoch], …]}, …]``.
 
-NaN and infinities are null (graphite-web writes 1e9999, on which Grafana's Go reader fails). The
-values of a series are written by orjson straight from the array; their times, which many series
-share, come from a template made once: ``[[%b,1700000000],[%b,1700000010]]`` (a third less time than
-pairs of floats, 75 against 124 µs for 360 points).
+NaN and infinities are null (graphite-web writes 1e9999, on which Grafana's Go reader fails).
 """
 
 from __future__ import annotations
@@ -14,11 +11,10 @@ import numpy as np
 import orjson
 
 from http_api.formats.look import Look
+from http_api.formats.points import Points, numbers
 from http_api.reply import dump_json
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import Grid, Label, Matrix, SeriesBlock
-
-Templates = dict[tuple[Grid, int], bytes]
 
 
 def encode(
@@ -58,7 +54,7 @@ def pieces(
     if not any(part.values.size for block in blocks for part in block.parts):
         yield b"[]"
         return
-    templates: Templates = {}
+    points = Points(lambda times: (b"[%%b,%d]" % time for time in times))
     before = b"["
     for block in blocks:
         for label, grid, values in block.rows():
@@ -66,13 +62,13 @@ def pieces(
             extra = next(extras) if extras else b""
             if no_null_points and not np.isfinite(values).any():
                 continue
-            points = (
-                _known_points(grid, values) if no_null_points else _points(grid, values, templates)
+            text = (
+                _known_points(grid, values) if no_null_points else points.text(_times(grid), values)
             )
-            yield b'%b{"target":%b,"tags":%b,"datapoints":%b%b}' % (
+            yield b'%b{"target":%b,"tags":%b,"datapoints":[%b]%b}' % (
                 before,
                 *_named(label),
-                points,
+                text,
                 extra,
             )
             before = b","
@@ -88,25 +84,9 @@ def _times(grid: Grid) -> range:
     return range(grid.start_s, grid.end_s + 1, grid.step_s)
 
 
-def _points(grid: Grid, values: Matrix, templates: Templates) -> bytes:
-    """[[value, time], …] by the template of this grid and length."""
-    if not len(values):
-        return b"[]"
-    template = templates.get((grid, len(values)))
-    if template is None:
-        pairs = (b"[%%b,%d]" % time for time in _times(grid)[: len(values)])
-        template = templates[grid, len(values)] = b"[" + b",".join(pairs) + b"]"
-    return template % tuple(numbers(values).split(b","))
-
-
 def _known_points(grid: Grid, values: Matrix) -> bytes:
     places = np.flatnonzero(np.isfinite(values))
     texts = numbers(values[places]).split(b",")
     times = (grid.start_s + grid.step_s * places).tolist()
     pairs = (b"[%b,%d]" % pair for pair in zip(texts, times, strict=True))
-    return b"[" + b",".join(pairs) + b"]"
-
-
-def numbers(values: Matrix) -> bytes:
-    """``1.5,null,3.0``"""
-    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    return b",".join(pairs)

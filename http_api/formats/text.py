@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from http_api.formats.look import Look
-from tgres_py.functions.series import Grid, Matrix, SeriesBlock
+from http_api.formats.points import NAME, Points, python_numbers
+from tgres_py.functions.series import SeriesBlock
 
 OFFSET_S = 900  # zones change their offset at multiples of this
 YEAR_9999_S = 253_402_300_799
@@ -27,36 +29,26 @@ def write_raw(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
     for block in blocks:
         for label, grid, values in block.rows():
             head = f"{label.name},{grid.start_s},{grid.end_s},{grid.step_s}|"
-            yield f"{head}{_reprs(values, 'None')}\n".encode("utf-8", "replace")
+            yield head.encode("utf-8", "replace") + python_numbers(values, b"None") + b"\n"
 
 
 def write_csv(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
-    times: dict[tuple[Grid, int], list[str]] = {}
+    def patterns(times: range) -> Iterable[bytes]:
+        seconds = np.arange(times.start, times.stop, times.step, dtype=np.int64)
+        return (NAME + f",{time},%b\r\n".encode() for time in local_times(seconds, look.zone))
+
+    points = Points(patterns, b"", partial(python_numbers, unknown=b""))
     for block in blocks:
         for label, grid, values in block.rows():
-            if not len(values):
-                continue
-            key = (grid, len(values))
-            if key not in times:
-                seconds = grid.start_s + grid.step_s * np.arange(len(values), dtype=np.int64)
-                times[key] = local_times(seconds, look.zone)
-            name = _csv_field(label.name)
-            texts = _reprs(values, "").split(",")
-            lines = (
-                f"{name},{time},{text}\r\n" for time, text in zip(times[key], texts, strict=True)
-            )
-            yield "".join(lines).encode("utf-8", "replace")
+            stop = grid.start_s + grid.step_s * len(values)
+            times = range(grid.start_s, stop, grid.step_s)
+            yield points.text(times, values, _csv_field(label.name))
 
 
-def _reprs(values: Matrix, unknown: str) -> str:
-    """``1.0,None,1e+17,inf``: one call for all numbers."""
-    return repr(values.tolist())[1:-1].replace(", ", ",").replace("nan", unknown)
-
-
-def _csv_field(text: str) -> str:
+def _csv_field(text: str) -> bytes:
     out = io.StringIO()
     csv.writer(out).writerow((text, ""))
-    return out.getvalue()[:-3]
+    return out.getvalue()[:-3].encode("utf-8", "replace")
 
 
 def local_times(seconds: NDArray[np.int64], zone: tzinfo) -> list[str]:
