@@ -1,0 +1,290 @@
+"""Packets in, one flush's names and values out: what etsy's daemon keeps between two flushes.
+
+No socket, no wall clock: times come in. What is idle is flushed again (counters, sets and a timer's count as 0, gauges
+as they were), unless the delete* settings say otherwise: then it goes after ``…MaxTTL`` flushes without an event.
+``packets_received``, ``metrics_received`` and ``bad_lines_seen`` are counters like others, but never go.
+Source: stats.js, backends/graphite.js of npm statsd 0.9.0.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py import clock
+from tgres_py.kernels.statsd import StatsdCells
+from tgres_py.statsd.names import Names
+from tgres_py.statsd.parser import LINE_BYTES_MAX, Event, Kind, LineParser
+from tgres_py.statsd.sets import MemberSet
+from tgres_py.statsd.settings import StatsdSettings
+from tgres_py.statsd.timers import TimerNumbers
+
+log = logging.getLogger("tgres.statsd")
+
+OWN_COUNTERS = ("bad_lines_seen", "packets_received", "metrics_received")
+TIMED_MAX = 1_000_000  # points with a time of their own that wait for the flush
+
+Floats = NDArray[np.float64]
+
+
+class Timed(NamedTuple):
+    """A point that was sent with its time."""
+
+    name: str
+    time_s: int
+    value: float
+
+
+class Aggregator:
+    """One owner, one thread."""
+
+    def __init__(self, settings: StatsdSettings, started_s: int = 0) -> None:
+        self.settings = settings
+        self.names = Names(settings)
+        self.started_s = started_s
+        self.last_msg_seen_s = started_s
+        self.bad_lines_seen = 0  # since the start
+        self.refused: Counter[str] = Counter()  # by limit: keys, timed
+        self.timed: list[Timed] = []
+        self.key_counts: Counter[str] = Counter()
+        self._parser = LineParser(settings)
+        self._cells = StatsdCells(settings.keysMax, settings.timerValuesMax)
+        self._sets: dict[str, MemberSet] = {}
+        self._numbers = TimerNumbers(
+            settings.percentThreshold,
+            settings.histogram,
+            settings.calculatedTimerMetrics,
+            settings.interval_s,
+        )
+        self._own = {leaf: f"{settings.prefixStats}.{leaf}" for leaf in OWN_COUNTERS}
+        for key in self._own.values():
+            self._cells.count(key, 0.0)
+        self._lag_key = f"{settings.prefixStats}.timestamp_lag"
+        self._flushed_s = 0
+        self._last_flush_s = started_s
+        self._flush_ms = 0.0
+        self._flush_bytes = 0
+        self._counts_keys = settings.keyFlush.interval > 0
+        self._native = self._parser.plain and not self._counts_keys and not settings.dumpMessages
+
+    # -- packets in --------------------------------------------------------------------------
+
+    def add(self, data: bytes, packets: int, now_s: int) -> None:
+        """Takes the lines of ``packets`` whole packets, an LF between them; the last LF may be missing."""
+        lines = at = bad = 0
+        size = len(data)
+        while at < size:
+            if self._native:
+                at, taken = self._cells.scan(data, at)
+                lines += taken
+            end = data.find(b"\n", at)
+            end = size if end < 0 else end
+            if end > at:
+                lines += 1
+                bad += self._line(data[at:end])
+            at = end + 1
+        self.bad_lines_seen += bad
+        count = self._cells.count
+        for leaf, number in zip(OWN_COUNTERS, (bad, packets, lines), strict=True):
+            if number:
+                count(self._own[leaf], number)
+        if packets:
+            self.last_msg_seen_s = now_s
+
+    def _line(self, raw: bytes) -> int:
+        """Takes one line; how many of its specs were bad."""
+        if len(raw) > LINE_BYTES_MAX:
+            return 1
+        line = raw.decode(errors="replace")
+        if self.settings.dumpMessages:
+            log.info("%r", line)
+        key, events, bad = self._parser.parse(line)
+        if bad and self.settings.debug:
+            log.info("bad line: %r", line)
+        for event in events:
+            self._take(event)
+        if self._counts_keys:
+            self._count_key(key)
+        return bad
+
+    def _take(self, event: Event) -> None:
+        kind, key, value, weight, time_s = event
+        cells = self._cells
+        if isinstance(value, str):
+            self._member(key, value)
+        elif time_s is not None:
+            self._timed(event, value, time_s)
+        elif kind is Kind.COUNT:
+            cells.count(key, value)
+        elif kind is Kind.TIME:
+            cells.time(key, value, weight)
+        else:
+            cells.gauge(key, value, kind is Kind.GAUGE_SIGNED)
+
+    def _member(self, key: str, member: str) -> None:
+        members = self._sets.get(key)
+        if members is None:
+            if len(self._sets) >= self.settings.keysMax:
+                self.refused["sets"] += 1
+                return
+            members = self._sets[key] = MemberSet(self.settings.setExactMax)
+        members.add(member)
+        members.age = 0
+
+    def _timed(self, event: Event, value: float, time_s: int) -> None:
+        if len(self.timed) >= TIMED_MAX:
+            self.refused["timed"] += 1
+        elif event.kind is Kind.COUNT:
+            rate = value / self.settings.interval_s
+            self.timed.append(Timed(self.names.rate(event.key), time_s, rate))
+            if self.settings.flush_counts:
+                self.timed.append(Timed(self.names.count(event.key), time_s, value))
+        else:
+            self.timed.append(Timed(self.names.gauge(event.key), time_s, value))
+
+    def _count_key(self, key: str) -> None:
+        if key in self.key_counts or len(self.key_counts) < self.settings.keysMax:
+            self.key_counts[key] += 1
+
+    # -- a flush -----------------------------------------------------------------------------
+
+    def flush(self, now_s: int) -> list[tuple[str, float]]:
+        """Names and values of this flush, then the next interval begins. NaN stands where there is no value."""
+        names, values = self.flush_columns(now_s)
+        return list(zip(names, values.tolist(), strict=True))
+
+    def flush_columns(self, now_s: int) -> tuple[list[str], Floats]:
+        """The same as columns: names, float64 (n,)."""
+        begin = clock.monotonic()
+        settings, cells = self.settings, self._cells
+        if self._flushed_s:
+            lag = now_s - self._flushed_s - settings.interval_s
+            cells.gauge(self._lag_key, lag, False)
+        self._flushed_s = now_s
+        out = _Columns()
+        stats = self._add_counters(out) + self._add_timers(out)
+        calculated = clock.monotonic()
+        stats += self._add_gauges(out) + self._add_sets(out)
+        own = {
+            "numStats": stats,
+            "graphiteStats.calculationtime": _ms(clock.monotonic() - calculated),
+            "processing_time": _ms(calculated - begin),
+            "graphiteStats.last_exception": 0,
+            "graphiteStats.last_flush": self._last_flush_s,
+            "graphiteStats.flush_time": self._flush_ms,
+            "graphiteStats.flush_length": self._flush_bytes,
+        }
+        out.add([self.names.own(leaf) for leaf in own], np.array(list(own.values()), np.float64))
+        self._end_interval()
+        self._last_flush_s = now_s
+        self._flush_ms = _ms(clock.monotonic() - begin)
+        self._flush_bytes = 16 * len(out.names)
+        return out.names, out.values()
+
+    def _add_counters(self, out: _Columns) -> int:
+        keys, values = self._cells.counters()
+        out.add([self.names.rate(key) for key in keys], values / self.settings.interval_s)
+        if self.settings.flush_counts:
+            out.add([self.names.count(key) for key in keys], values)
+        return len(keys)
+
+    def _add_timers(self, out: _Columns) -> int:
+        keys, weights, sizes, values = self._cells.timers()
+        parts = [self.names.timer_parts(key) for key in keys]
+        for name, at, numbers in self._numbers.columns(keys, weights, sizes, values):
+            out.add([f"{parts[i][0]}{name}{parts[i][1]}" for i in at.tolist()], numbers)
+        return len(keys)
+
+    def _add_gauges(self, out: _Columns) -> int:
+        keys, values = self._cells.gauges()
+        out.add([self.names.gauge(key) for key in keys], values)
+        return len(keys)
+
+    def _add_sets(self, out: _Columns) -> int:
+        sizes = [members.size() for members in self._sets.values()]
+        out.add([self.names.set_size(key) for key in self._sets], np.array(sizes, np.float64))
+        return len(sizes)
+
+    def _end_interval(self) -> None:
+        s = self.settings
+        self._cells.end_interval(
+            s.countersMaxTTL if s.deletes_counters else 0,
+            s.timersMaxTTL if s.deletes_timers else 0,
+            s.gaugesMaxTTL if s.deletes_gauges else 0,
+            OWN_COUNTERS,
+        )
+        for key, members in list(self._sets.items()):
+            members.clear()
+            if s.deletes_sets and members.age >= s.setsMaxTTL:
+                del self._sets[key]
+
+    def take_timed(self) -> list[Timed]:
+        """Points that were sent with a time of their own, each once."""
+        timed, self.timed = self.timed, []
+        return timed
+
+    # -- for the management port -------------------------------------------------------------
+
+    def counters(self) -> dict[str, float]:
+        keys, values = self._cells.counters()
+        return dict(zip(keys, values.tolist(), strict=True))
+
+    def gauges(self) -> dict[str, float]:
+        keys, values = self._cells.gauges()
+        return dict(zip(keys, values.tolist(), strict=True))
+
+    def timers(self) -> dict[str, list[float]]:
+        """The values of this interval, in order of arrival."""
+        keys, _, sizes, values = self._cells.timers()
+        return dict(
+            zip(keys, (p.tolist() for p in np.split(values, np.cumsum(sizes)[:-1])), strict=True)
+        )
+
+    def delete_counter(self, key: str) -> bool:
+        """False when there is no such counter."""
+        return self._cells.delete_counter(key)
+
+    def delete_gauge(self, key: str) -> bool:
+        return self._cells.delete_gauge(key)
+
+    def delete_timer(self, key: str) -> bool:
+        return self._cells.delete_timer(key)
+
+    def backend_status(self) -> dict[str, float]:
+        """What the management port's ``stats`` shows as ``graphite.…``; ``last_…`` are Unix seconds."""
+        return {
+            "last_flush": self._last_flush_s,
+            "last_exception": 0,
+            "flush_time": self._flush_ms,
+            "flush_length": self._flush_bytes,
+        }
+
+    def limits(self) -> dict[str, int]:
+        """What limits refused since the start, by limit."""
+        cells = self._cells
+        counts = {"keys": cells.refused_keys, "timer_values": cells.refused_values}
+        return {**counts, "sets": self.refused["sets"], "timed": self.refused["timed"]}
+
+
+class _Columns:
+    """Names and values that grow in parts."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._parts: list[Floats] = []
+
+    def add(self, names: list[str], values: Floats) -> None:
+        self.names += names
+        self._parts.append(values)
+
+    def values(self) -> Floats:
+        return np.concatenate(self._parts)
+
+
+def _ms(seconds: float) -> float:
+    """Whole milliseconds, as JavaScript's clock counts them."""
+    return float(int(seconds * 1000))
