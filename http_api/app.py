@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from http_api import pages
 from http_api.events import Events
 from http_api.find import Find
 from http_api.functions import Functions
@@ -83,7 +84,8 @@ def make_app(
     _add(app, "/version", _version, "GET")
     _add(app, "/healthz", _healthz, "GET")
     _add(app, "/readyz", _readyz(status), "GET")
-    _add(app, "/metrics", _metrics(status), "GET")
+    _add(app, "/metrics", _metrics(status, find), "GET", "POST")
+    _add_pages(app)
     return app
 
 
@@ -126,6 +128,17 @@ def _add_events(app: web.Application, events: Events) -> None:
     _add(app, r"/events/{id:[0-9]{1,18}}", errors_as_json(events.one), "GET")
 
 
+def _add_pages(app: web.Application) -> None:
+    for path in pages.PAGES:
+        _add(app, path.rstrip("/"), pages.page, "GET")
+    _add(app, "/dashboard/find", pages.find_dashboards, "GET", "POST")
+    _add(app, "/dashboard/find_template", pages.find_templates, "GET", "POST")
+    for verb in ("load", "delete"):
+        _add(app, f"/dashboard/{verb}/{{name}}", pages.no_dashboard, "GET", "POST")
+    _add(app, "/dashboard/load_template/{name}/{value}", pages.no_template, "GET", "POST")
+    _add(app, "/dashboard/delete_template/{name}", pages.no_template, "GET", "POST")
+
+
 async def _version(request: web.Request) -> web.Response:
     """The Graphite version whose API this is; text/html as there, with a body that no browser reads
     anything into.
@@ -148,8 +161,11 @@ def _readyz(status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
     return readyz
 
 
-def _metrics(status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _metrics(status: Status, find: Find) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def metrics(request: web.Request) -> web.Response:
+        # in Graphite this path is another one for find
+        if request.method == "POST" or "query" in request.query:
+            return await find.find(request)
         return reply(status.metrics(), "text/plain; version=0.0.4; charset=utf-8")
 
     return metrics

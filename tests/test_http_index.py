@@ -12,8 +12,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from http_api.app import make_app
+from http_api.events import iso_time
 from tests import graphite_cases as cases
-from tests.fake_source import FakeSource, of_dataset
+from tests.fake_source import FakeSource, of_dataset, of_values
 from tests.graphite_dataset import BASE_NOW
 from tests.test_http_render import FakeStatus
 from tgres_py import clock
@@ -117,3 +118,180 @@ async def test_answers_as_graphite_web(client: Client, case: dict[str, Any]) -> 
         if status == 200 and step["cmp"] != "status":
             assert content_type == expected["ct"]
             assert comparable(step, body) == expected["data"]
+
+
+@pytest.mark.parametrize("path", ["/", "/composer", "/browser/", "/dashboard", "/dashboard/"])
+async def test_pages_are_plain_text(client: Client, path: str) -> None:
+    response = await client.get(path)
+    assert (response.status, response.content_type) == (200, "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/dashboard/find?query=", {"dashboards": []}),
+        ("/dashboard/find_template?query=a", {"templates": []}),
+        ("/dashboard/load/<b>", {"error": "Dashboard '<b>' does not exist. "}),
+        ("/dashboard/delete/x", {"error": "Dashboard 'x' does not exist. "}),
+        ("/dashboard/load_template/a/b", {"error": "Template 'a' does not exist. "}),
+    ],
+)
+async def test_no_dashboards(client: Client, path: str, answer: dict[str, Any]) -> None:
+    response = await client.get(path)
+    assert (response.status, response.content_type) == (200, "application/json")
+    assert await response.json() == answer
+
+
+async def test_metrics_with_a_query_is_find(client: Client) -> None:
+    wanted = await (await client.get("/metrics/find?query=both.*")).json()
+    assert await (await client.get("/metrics/?query=both.*")).json() == wanted
+    assert await (await client.post("/metrics", data={"query": "both.*"})).json() == wanted
+    assert (await client.get("/metrics")).content_type == "text/plain"
+
+
+async def test_a_path_of_tags_that_only_writes(client: Client) -> None:
+    for path in ("tagSeries", "tagMultiSeries", "delSeries"):
+        assert (await client.get(f"/tags/{path}?path=a;b=1")).status == 405
+        assert (await client.post(f"/tags/{path}/")).status == 400
+
+
+async def test_limits_of_lists(client: Client) -> None:
+    async def listed(query: str) -> list[Any]:
+        found: list[Any] = await (await client.get(f"/tags{query}")).json()
+        return found
+
+    every = [row["tag"] for row in await listed("")]
+    assert len(every) > 3 and every == sorted(every)
+    assert await listed("?limit=0") == []
+    assert len(await listed("?limit=-1")) == len(await listed("?limit=")) == len(every)
+    assert await listed("/autoComplete/tags?limit=0") == []
+    assert await listed("/autoComplete/tags?limit=-2") == every[:-2]
+    assert await listed("/autoComplete/tags?limit=-2&expr=name=disk.used") == []
+    assert await listed("/autoComplete/tags?limit=0&expr=name=disk.used") == []
+    assert await listed("/autoComplete/values?tag=server&expr=name=disk.used&limit=2") == [
+        "web01",
+        "web02",
+    ]
+    # alone the expression would be refused, but the tag asked for is a condition, too
+    assert await listed("/autoComplete/values?tag=rack&expr=name=~.*") == ["a1", "b2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/tags/findSeries", "no tag expressions specified"),
+        ("/tags/findSeries?expr=x=~[", "regular expression '['"),
+        ("/tags?filter=(", "regular expression '('"),
+        ("/tags?limit=x", "limit"),
+        ("/tags/autoComplete/tags?limit=", "limit"),
+        ("/tags/autoComplete/values?tag=", "no tag specified"),
+        ("/tags/autoComplete/values?tag=a!b&expr=name=x", "Invalid tagspec a!b!="),
+        ("/events/get_data?from=rubbish", "from"),
+        ("/events/get_data?jsonp=alert(1)", "jsonp"),
+    ],
+)
+async def test_refused(client: Client, path: str, message: str) -> None:
+    response = await client.get(path)
+    assert (response.status, response.content_type) == (400, "application/json")
+    assert message in (await response.json())["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("xx", "no JSON"),
+        ("[]", "JSON object"),
+        ('{"tags":["a"]}', "what"),
+        ('{"what":"x","tags":5}', '"tags" must be an array or space-separated string'),
+        ('{"what":"x","tags":[5]}', '"tags" must be an array or space-separated string'),
+        ('{"what":"x","when":"abc"}', "when"),
+        ('{"what":"x","when":true}', "when"),
+        ('{"what":"x","when":1e300}', "when"),
+        ('{"what":"a\\u0000"}', "what: holds a NUL"),
+        ('{"what":"x","tags":"a\\u0000"}', "tags: hold a NUL"),
+    ],
+)
+async def test_events_refused(client: Client, body: str, message: str) -> None:
+    response = await client.post("/events/", data=body)
+    assert response.status == 400
+    assert message in (await response.json())["error"]
+
+
+async def test_events_have_whole_times_and_lists_of_tags(client: Client) -> None:
+    """Grafana's Go side refuses anything else."""
+    for body in (
+        {"what": "w", "tags": "b  c", "when": 1_700_000_000.7},
+        {"what": 5, "data": {"a": 1}, "tags": ["x y", "x"], "when": 1_700_000_000},
+        {"what": "none", "when": 1_700_000_001},
+    ):
+        assert (await client.post("/events", json=body)).status == 200
+    query = "/events/get_data/?from=1699999999&until=1700000002"
+    rows = await (await client.get(query)).json()
+    assert [[row["when"], row["what"], row["data"], row["tags"]] for row in rows] == [
+        [1_700_000_000, "5", '{"a":1}', ["x", "y", "x"]],
+        [1_700_000_000, "w", "", ["b", "c"]],
+        [1_700_000_001, "none", "", []],
+    ]
+    assert all(isinstance(row["when"], int) for row in rows)
+    assert [r["what"] for r in await (await client.get(query + "&tags=x y")).json()] == ["5"]
+    assert await (await client.get(query + "&tags=x c")).json() == []
+    found = await (await client.get(query + "&tags=x c&set=union")).json()
+    assert [r["what"] for r in found] == ["5", "w"]
+    assert await (await client.get(query + "&tags=")).json() == []
+    one = await (await client.get(f"/events/{rows[1]['id']}/")).json()
+    assert one == {
+        "id": rows[1]["id"],
+        "when": "2023-11-14T22:13:20.700Z",
+        "what": "w",
+        "data": "",
+        "tags": ["b", "c"],
+    }
+    assert (await client.get("/events/x")).status == 404
+
+
+def test_times_of_one_event() -> None:
+    assert iso_time(1_778_594_240) == "2026-05-12T13:57:20Z"
+    assert iso_time(0.001) == "1970-01-01T00:00:00.001Z"
+
+
+async def test_find_for_programs() -> None:
+    source = of_values({"a.b": [1.0], "a.b.c": [1.0], "a.a": [1.0]}, 1_700_000_000)
+    async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
+        url = "/metrics/find?query=a.*&now=1700000000&format="
+        span = [1_700_000_000 - 5 * 365 * 86_400, 1_700_000_000]
+        rows = await (await client.get(url + "json")).json()
+        assert rows == [
+            {"path": "a.a", "is_leaf": True, "intervals": [{"start": span[0], "end": span[1]}]},
+            {"path": "a.b", "is_leaf": False},
+            {"path": "a.b", "is_leaf": True, "intervals": [{"start": span[0], "end": span[1]}]},
+        ]
+        packed = [
+            {"path": "a.a", "is_leaf": True, "isLeaf": True, "intervals": [span]},
+            {"path": "a.b", "is_leaf": False, "isLeaf": False},
+            {"path": "a.b", "is_leaf": True, "isLeaf": True, "intervals": [span]},
+        ]
+        response = await client.get(url + "msgpack")
+        assert response.content_type == "application/x-msgpack"
+        assert msgpack.unpackb(await response.read()) == packed
+        response = await client.get(url + "pickle")
+        assert response.content_type == "application/pickle"
+        loaded = pickle.loads(await response.read())
+        assert [{**row, **intervals_as_lists(row)} for row in loaded] == packed
+        leaves = await (await client.get(url + "completer&leavesOnly=1")).json()
+        assert [m["path"] for m in leaves["metrics"]] == ["a.a", "a.b"]
+        tree = await (await client.get(url + "treejson&wildcards=1")).json()
+        assert [(n["text"], n["leaf"]) for n in tree] == [("*", 0), ("b", 0), ("a", 1)]
+        assert await (await client.get(url + "nodelist&position=0")).json() == {"nodes": ["a"]}
+        assert (await client.get(url + "nodelist&position=2")).status == 400
+
+
+def intervals_as_lists(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: [list(pair) for pair in row[key]] for key in row if key == "intervals"}
+
+
+async def test_wildcard_of_one_name_that_is_branch_and_leaf() -> None:
+    """graphite-web counts it as two nodes."""
+    source = of_values({"a.b": [1.0], "a.b.c": [1.0]}, 1_700_000_000)
+    async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
+        tree = await (await client.get("/metrics/find?query=a.*&wildcards=1")).json()
+        assert [n["text"] for n in tree] == ["*", "b"]
