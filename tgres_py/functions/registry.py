@@ -37,6 +37,7 @@ from tgres_py.target.parser import Scalar
 
 FAMILIES = (
     "alias",
+    "anomaly",
     "arithmetic",
     "buckets",
     "calculate",
@@ -44,6 +45,7 @@ FAMILIES = (
     "combine",
     "combine_groups",
     "combine_ratio",
+    "correlation",
     "counters",
     "filter_data",
     "filter_series",
@@ -56,6 +58,7 @@ FAMILIES = (
     "moving",
     "sorting",
     "special",
+    "spectral",
     "timeshift",
     "transform",
 )
