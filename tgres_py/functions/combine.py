@@ -123,7 +123,7 @@ def medianSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "median", context.xff)
 
 
-@render_function(group="Combine", aliases=("currentSeries",), steps=common_step)
+@render_function(group="Combine", steps=common_step)
 def lastSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The value of the last series that has one, point by point.
 

@@ -14,6 +14,7 @@ from tgres_py.functions.alias import nodes_name
 from tgres_py.functions.combine import aggregate_block
 from tgres_py.functions.params import (
     AggOrSeriesFunc,
+    LooseNode,
     Node,
     NodeOrTag,
     OldAggFunc,
@@ -94,7 +95,7 @@ def groupByTags(
 
 @render_function(group="Combine", steps=common_step, optional_list=True)
 def aggregateWithWildcards(
-    seriesList: SeriesBlock, func: OldAggFunc, *position: Node, context: Context
+    seriesList: SeriesBlock, func: OldAggFunc, *position: LooseNode, context: Context
 ) -> SeriesBlock:
     """One series for all whose names differ only in the nodes at ``position``: ``func`` of them.
 
@@ -107,7 +108,7 @@ def aggregateWithWildcards(
 
 @render_function(group="Combine", steps=common_step, optional_list=True)
 def sumSeriesWithWildcards(
-    seriesList: SeriesBlock, *position: Node, context: Context
+    seriesList: SeriesBlock, *position: LooseNode, context: Context
 ) -> SeriesBlock:
     """The sums of the series whose names differ only in the nodes at ``position``.
 
@@ -120,7 +121,7 @@ def sumSeriesWithWildcards(
 
 @render_function(group="Combine", steps=common_step, optional_list=True)
 def averageSeriesWithWildcards(
-    seriesList: SeriesBlock, *position: Node, context: Context
+    seriesList: SeriesBlock, *position: LooseNode, context: Context
 ) -> SeriesBlock:
     """The means of the series whose names differ only in the nodes at ``position``.
 
@@ -133,7 +134,7 @@ def averageSeriesWithWildcards(
 
 @render_function(group="Combine", steps=common_step, optional_list=True)
 def multiplySeriesWithWildcards(
-    seriesList: SeriesBlock, *position: Node, context: Context
+    seriesList: SeriesBlock, *position: LooseNode, context: Context
 ) -> SeriesBlock:
     """The products of the series whose names differ only in the nodes at ``position``.
 
@@ -248,7 +249,7 @@ def _by_nodes(
 
 
 def _with_wildcards(
-    block: SeriesBlock, func: str, positions: tuple[int, ...], context: Context
+    block: SeriesBlock, func: str, positions: tuple[int | float, ...], context: Context
 ) -> SeriesBlock:
     reducer(short_name(func))
     left_out = frozenset(positions)

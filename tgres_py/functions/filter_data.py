@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
-from tgres_py.functions.aggregation import Array
 from tgres_py.functions.params import Float
 from tgres_py.functions.registry import render_function
-from tgres_py.functions.series import Matrix, SeriesBlock
-from tgres_py.functions.summary import column_percentiles, each_series
+from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
+from tgres_py.functions.summary import by_part, column_percentiles
 
-Limit = Callable[[Matrix], Array | float]
+Bools = NDArray[np.bool_]
 
 
 @render_function(group="Filter Data")
@@ -24,7 +24,7 @@ def removeAboveValue(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 _ 3
     eval removeAboveValue(a, 3)  => removeAboveValue(a, 3): 1 _ _ 3
     """
-    return _remove(seriesList, "removeAboveValue", n, above=lambda values: n)
+    return _remove_beyond(seriesList, "removeAboveValue", n, lambda values: values > n)
 
 
 @render_function(group="Filter Data")
@@ -34,7 +34,7 @@ def removeBelowValue(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 _ 3
     eval removeBelowValue(a, 3)  => removeBelowValue(a, 3): _ 5 _ 3
     """
-    return _remove(seriesList, "removeBelowValue", n, below=lambda values: n)
+    return _remove_beyond(seriesList, "removeBelowValue", n, lambda values: values < n)
 
 
 @render_function(group="Filter Data")
@@ -44,7 +44,7 @@ def removeAbovePercentile(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 2 3
     eval removeAbovePercentile(a, 50)  => removeAbovePercentile(a, 50): 1 _ 2 3
     """
-    return _tagged(_remove(seriesList, "removeAbovePercentile", n, above=_percentile(n)), n)
+    return _remove_beyond_percentile(seriesList, "removeAbovePercentile", n, np.greater)
 
 
 @render_function(group="Filter Data")
@@ -54,39 +54,36 @@ def removeBelowPercentile(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     load 10s  a 1 5 2 3
     eval removeBelowPercentile(a, 50)  => removeBelowPercentile(a, 50): _ 5 _ 3
     """
-    return _tagged(_remove(seriesList, "removeBelowPercentile", n, below=_percentile(n)), n)
+    return _remove_beyond_percentile(seriesList, "removeBelowPercentile", n, np.less)
 
 
-def _tagged(block: SeriesBlock, n: float) -> SeriesBlock:
-    """What still has values gets nPercentile's tag, too (as in graphite-web)."""
-    known = each_series(block, "count").tolist()
-    labels = [
-        replace(label, tags={**label.tags, "nPercentile": str(n)}) if count else label
-        for label, count in zip(block.labels, known, strict=True)
-    ]
-    return SeriesBlock(labels, block.parts)
-
-
-def _percentile(n: float) -> Limit:
-    if n == 0:
-        raise BadRequest("target: n is 0; the percentile must not be 0")
-    return lambda values: column_percentiles(values.T, n)[:, None]
-
-
-def _remove(
-    block: SeriesBlock,
-    function: str,
-    n: float,
-    above: Limit | None = None,
-    below: Limit | None = None,
+def _remove_beyond_percentile(
+    block: SeriesBlock, function: str, n: float, is_beyond: Callable[[Matrix, Matrix], Bools]
 ) -> SeriesBlock:
-    def keep(values: Matrix) -> Matrix:
-        # comparisons with NaN are false: without a limit nothing goes
-        if above is not None:
-            return np.where(values > above(values), np.nan, values)
-        assert below is not None
-        return np.where(values < below(values), np.nan, values)
+    """A series that has such a percentile gets nPercentile's tag, too (as in graphite-web); one
+    without values or of n beyond 100 stays.
+    """
+    if n == 0:
+        raise BadRequest(f"target: {function}(): n is 0; the percentile must not be 0")
+    limits = by_part(block, lambda values: column_percentiles(values.T, n, strict=False))
 
-    return block.map_values(lambda part: (part.grid, keep(part.values))).map_labels(
+    def compute(part: Part) -> tuple[Grid, Matrix]:
+        beyond = is_beyond(part.values, limits[part.index][:, None])
+        return part.grid, np.where(beyond, np.nan, part.values)
+
+    labels = []
+    for label, limit in zip(block.labels, limits.tolist(), strict=True):
+        tags = {} if math.isnan(limit) else {"nPercentile": str(n)}
+        labels.append(label.derived(f"{function}({label.name}, {n:g})", **tags))
+    return SeriesBlock(labels, block.map_values(compute).parts)
+
+
+def _remove_beyond(
+    block: SeriesBlock, function: str, n: float, is_beyond: Callable[[Matrix], Bools]
+) -> SeriesBlock:
+    def compute(part: Part) -> tuple[Grid, Matrix]:
+        return part.grid, np.where(is_beyond(part.values), np.nan, part.values)
+
+    return block.map_values(compute).map_labels(
         lambda label: label.derived(f"{function}({label.name}, {n:g})")
     )

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import reduce_known, reducer
-from tgres_py.functions.params import AggFunc, Float, Integer, LooseInteger, Options, String
+from tgres_py.functions.params import (
+    AggFunc,
+    Float,
+    HiddenDefault,
+    Integer,
+    LooseInteger,
+    Options,
+    String,
+)
 from tgres_py.functions.patterns import Substitution, compile_pattern
 from tgres_py.functions.reads import Further
 from tgres_py.functions.registry import render_function
@@ -34,6 +42,7 @@ _OPERATORS: dict[str, Callable[[Numbers, float], Chosen]] = {
     ">": lambda numbers, threshold: numbers > threshold,
     ">=": lambda numbers, threshold: numbers >= threshold,
 }
+OneByDefault = Annotated[LooseInteger, HiddenDefault()]
 Operator = Annotated[String, Options(*_OPERATORS)]
 
 
@@ -142,7 +151,7 @@ def minimumBelow(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
 
 
 @render_function(group="Filter Series")
-def highest(seriesList: SeriesBlock, n: LooseInteger = 1, func: AggFunc = "average") -> SeriesBlock:
+def highest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "average") -> SeriesBlock:
     """The ``n`` series with the highest ``func``, highest first; a negative ``n`` leaves out so many.
 
     load 10s  a 1 2
@@ -155,7 +164,7 @@ def highest(seriesList: SeriesBlock, n: LooseInteger = 1, func: AggFunc = "avera
 
 
 @render_function(group="Filter Series")
-def lowest(seriesList: SeriesBlock, n: LooseInteger = 1, func: AggFunc = "average") -> SeriesBlock:
+def lowest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "average") -> SeriesBlock:
     """The ``n`` series with the lowest ``func``, lowest first; those without values come first.
 
     load 10s  a 1 2

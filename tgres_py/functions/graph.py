@@ -118,7 +118,7 @@ def areaBetween(seriesList: SeriesBlock) -> SeriesBlock:
 
 @render_function(group="Graph")
 def stacked(
-    seriesList: SeriesBlock, stack: String = DEFAULT_STACK, *, context: Context
+    seriesList: SeriesBlock, stack: String | None = None, *, context: Context
 ) -> SeriesBlock:
     """Stacks the series: each is the sum of itself and those before it, those of the same ``stack``
     in the request's earlier targets included.
@@ -128,6 +128,7 @@ def stacked(
     eval stacked(*)         => stacked(a): 1 2 _ | stacked(b): 4 6 5
     eval stacked(*, "mem")  => a: 1 2 _ | b: 4 6 5
     """
+    stack = DEFAULT_STACK if stack is None else stack
     totals = context.state.stacks.get(stack, np.empty(0))
     rows = []
     for label, grid, values in seriesList.rows():

@@ -54,6 +54,11 @@ class Suggest:
         object.__setattr__(self, "values", values)
 
 
+@dataclass(frozen=True, slots=True)
+class HiddenDefault:
+    """Put into Annotated: may be left out, but is described as required (as in graphite-web)."""
+
+
 def _boolean(value: Scalar) -> bool:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
@@ -176,6 +181,7 @@ AggOrSeriesFunc = Annotated[
 ]
 # whole numbers by their description; graphite-web takes others too
 LooseInteger = Annotated[int | float, ParamType("integer", _number)]
+LooseNode = Annotated[int | float, ParamType("node", _number)]
 
 
 def convert_argument(

@@ -30,7 +30,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions import params
-from tgres_py.functions.params import Options, ParamType, Suggest
+from tgres_py.functions.params import HiddenDefault, Options, ParamType, Suggest
 from tgres_py.functions.reads import Context, Further, Reads, Steps, same_steps
 from tgres_py.functions.series import BlockLists, SeriesBlock
 from tgres_py.target.parser import Scalar
@@ -76,6 +76,7 @@ class Param:
     multiple: bool = False
     options: tuple[str, ...] = ()
     suggestions: tuple[str | int, ...] = ()
+    hides_default: bool = False
 
     @property
     def takes_series(self) -> bool:
@@ -92,9 +93,9 @@ class Param:
     def describe(self) -> dict[str, Any]:
         """As in graphite-web's /functions: keys that say nothing are left out."""
         out: dict[str, Any] = {"name": self.name, "type": self.type.name}
-        if self.required:
+        if self.required or self.hides_default:
             out["required"] = True
-        if self.default is not None:
+        if self.default is not None and not self.hides_default:
             out["default"] = self.default
         if self.multiple:
             out["multiple"] = True
@@ -194,7 +195,10 @@ def _params_of(call: Function, optional_list: bool) -> tuple[tuple[Param, ...], 
         has_default = parameter.default is not inspect.Parameter.empty
         required = not optional_list if multiple else not has_default
         default = parameter.default if has_default else None
-        out.append(Param(name, kind, required, default, multiple, options, suggestions))
+        hides_default = HiddenDefault() in get_args(hints[name])
+        out.append(
+            Param(name, kind, required, default, multiple, options, suggestions, hides_default)
+        )
     return tuple(out), wants_context
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.aggregation import CONSOLIDATOR_NAMES
-from tgres_py.functions.params import Float, Integer, Node, Options, String
+from tgres_py.functions.params import Float, Integer, LooseNode, Options, String
 from tgres_py.functions.reads import Context, StepSet, half_range
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
@@ -110,7 +110,7 @@ def fallbackSeries(seriesList: SeriesBlock, fallback: SeriesBlock) -> SeriesBloc
 
 
 @render_function(group="Special")
-def substr(seriesList: SeriesBlock, start: Node = 0, stop: Node = 0) -> SeriesBlock:
+def substr(seriesList: SeriesBlock, start: LooseNode = 0, stop: LooseNode = 0) -> SeriesBlock:
     """Names each series by its nodes from ``start`` up to ``stop`` (not included; 0 = to the end).
 
     Of a function's result what stands in the innermost parentheses counts, up to the first comma.
@@ -120,7 +120,7 @@ def substr(seriesList: SeriesBlock, start: Node = 0, stop: Node = 0) -> SeriesBl
     eval substr(scale(servers.*.cpu,2), 0, -1)  => servers.web1: 2 4
     """
     return seriesList.map_labels(
-        lambda label: label.renamed(nodes_between(label.name, start, stop))
+        lambda label: label.renamed(nodes_between(label.name, int(start), int(stop)))
     )
 
 

@@ -48,11 +48,13 @@ def order_of(numbers: Numbers, reverse: bool = False) -> list[int]:
     return order
 
 
-def column_percentiles(values: Matrix, n: float, interpolate: bool = False) -> Numbers:
+def column_percentiles(
+    values: Matrix, n: float, interpolate: bool = False, strict: bool = True
+) -> Numbers:
     """graphite-web's n-th percentile of the known values of each column of (k, slots): (slots,).
 
-    Rank n/100 * (known + 1), rounded up unless interpolated; the values beside it are the first
-    and the last. BadRequest when it lies further out (there an error too).
+    Rank n/100 * (known + 1), rounded up unless interpolated; beside the values it is the first or
+    the last. Further out there is none: BadRequest, or unknown unless ``strict`` (both as there).
     """
     known = np.count_nonzero(~np.isnan(values), axis=0)
     ordered = np.sort(values, axis=0)  # NaN goes last
@@ -63,7 +65,8 @@ def column_percentiles(values: Matrix, n: float, interpolate: bool = False) -> N
         rank += np.ceil(fraction).astype(np.int64)
     some = known > 0
     last = known if interpolate else known + 1
-    if (some & ((rank < 0) | (rank > last))).any():
+    inside = (rank >= 0) & (rank <= last)
+    if strict and (some & ~inside).any():
         raise BadRequest(f"target: the {n:g}th percentile lies outside of the values")
     columns = np.arange(values.shape[1])
     place = np.clip(rank - 1, 0, np.maximum(known - 1, 0))
@@ -71,4 +74,4 @@ def column_percentiles(values: Matrix, n: float, interpolate: bool = False) -> N
     if interpolate:
         following = ordered[np.clip(rank, 0, np.maximum(known - 1, 0)), columns]
         out = np.where(rank < known, out + fraction * (following - out), out)
-    return np.where(some, out, np.nan)
+    return np.where(some & inside, out, np.nan)
