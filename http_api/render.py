@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from aiohttp import web
 
 from http_api import meta, pictures, stream
+from http_api.cluster import failed_of
 from http_api.formats import FORMATS
 from http_api.render_params import Output, now_of, parse_request, zone_of
 from http_api.reply import (
@@ -32,15 +33,17 @@ from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.query import explain
 from tgres_py.query.consolidate import consolidate_blocks
-from tgres_py.query.evaluate import Fetched, evaluate, in_rounds
+from tgres_py.query.evaluate import Fetched, evaluate, in_rounds, plan_with
 from tgres_py.query.limits import QueryLimits
-from tgres_py.query.plan import Plan, RenderRequest, make_plan
+from tgres_py.query.plan import Plan, RenderRequest
+from tgres_py.query.remote import Peers
 from tgres_py.query.source import SeriesSource
 
 __all__ = ["Output", "Render", "RenderSettings", "finish", "now_of", "parse_request", "zone_of"]
 
-# up to this many points functions and JSON take less than a thread's switch is worth
-INLINE_POINTS_MAX = 2_000
+# up to this many points functions and JSON take a millisecond or two, which a thread isn't worth
+INLINE_POINTS_MAX = 5_000
+INLINE_GZIP_BYTES_MAX = 128 << 10
 # no point and no series of any format takes more; an answer that may be longer than its limit is
 # made whole before it is sent
 POINT_BYTES_MAX = 64
@@ -101,11 +104,13 @@ class Render:
         settings: RenderSettings,
         workers: Executor,
         drawer: Executor | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
         self.workers = workers
         self.drawer = drawer or workers
+        self.peers = peers
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
@@ -128,7 +133,7 @@ class Render:
     ) -> web.Response | Awaitable[web.StreamResponse]:
         """The response, or, when it is long, what sends it."""
         watch = _Watch(timeout_s)
-        plan = make_plan(wanted, self.source, self.settings)
+        plan = await plan_with(wanted, self.source, self.settings, self.peers)
         watch.lap("plan")
         if output.explain == "plan":
             return await self.explained(request, plan, output, None, watch)
@@ -143,14 +148,18 @@ class Render:
         self, request: web.Request, plan: Plan, output: Output, watch: _Watch, fetched: Fetched
     ) -> web.Response | Awaitable[web.StreamResponse]:
         watch.lap("fetch")
+        if plan.remote is not None:
+            failed_of(request).update(plan.remote.failed)
         begin = partial(self.begin, plan, fetched, output, watch)
         if output.format in pictures.CONTENT_TYPES:
             return await self.picture(request, output, begin)
-        points = sum(fetch.points for fetch in plan.fetches)
-        chunks, first = await self.run(points, begin)
+        chunks, first = await self.run(plan.points, begin)
         content_type = "text/javascript" if output.jsonp else FORMATS[output.format].content_type
         if len(first) < stream.CHUNK_BYTES:
-            body, headers = await self.run(len(first) // 20, partial(compress_for, request, first))
+            if len(first) <= INLINE_GZIP_BYTES_MAX or not accepts_gzip(request):
+                body, headers = compress_for(request, first)
+            else:
+                body, headers = await self.in_worker(partial(compress_for, request, first))
             return reply(body, content_type, headers, output.cache_s)
         headers = {"Vary": "Accept-Encoding"}
         chunks = chain((first,), chunks)

@@ -54,7 +54,7 @@ def pieces(
     if not any(part.values.size for block in blocks for part in block.parts):
         yield b"[]"
         return
-    points = Points(lambda times: (b"[%%b,%d]" % time for time in times))
+    points = Points(b"[%b,", b"]")
     before = b"["
     for block in blocks:
         for label, grid, values in block.rows():

@@ -3,13 +3,14 @@ their times, which many series share.
 
     times 1700000000, 1700000010    template  b"[%b,1700000000],[%b,1700000010]"
 
-So there is one bytes object for a point and no Python float: 75 µs instead of 124 for 360 points. A
-template holds a few thousand points: longer ones fall out of the processor's caches.
+So there is one bytes object for a point and no Python number: 40 µs instead of 124 for 360 points
+(75 with a template made point by point). A template holds a few thousand points: longer ones fall
+out of the processor's caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import orjson
@@ -17,7 +18,7 @@ import orjson
 from tgres_py.functions.series import Matrix
 
 PART_POINTS = 2_048
-NAME = b"\0"  # in a pattern: where a series' name goes
+NAME = b"\0"  # in a template: where a series' name goes
 
 
 def numbers(values: Matrix) -> bytes:
@@ -38,27 +39,38 @@ def python_numbers(values: Matrix, unknown: bytes) -> bytes:
     return text.replace(b"nan", unknown)
 
 
+def epochs(times: range) -> bytes:
+    """``1700000000,1700000010``"""
+    array = np.arange(times.start, times.stop, times.step, dtype=np.int64)
+    return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
 class Points:
     """Writer of the points of many series.
 
-    ``patterns``: for some times, one pattern each, with one ``%b`` for the value; ``between``: what
-    stands between two points; ``write``: of the values, with commas between.
+    ``before``, ``after``: what stands around the time of a point, one of them with ``%b`` for the
+    value; ``between``: what stands between two points; ``times``: times as text, with commas;
+    ``write``: values as text, with commas.
     """
 
     def __init__(
         self,
-        patterns: Callable[[range], Iterable[bytes]],
+        before: bytes,
+        after: bytes,
         between: bytes = b",",
+        times: Callable[[range], bytes] = epochs,
         write: Callable[[Matrix], bytes] = numbers,
     ) -> None:
-        self.patterns = patterns
+        self.before = before
+        self.after = after
         self.between = between
+        self.times = times
         self.write = write
         self.templates: dict[range, bytes] = {}
 
     def text(self, times: range, values: Matrix, name: bytes | None = None) -> bytes:
         """The points of one series, ``times`` as many as values or more; ``name`` goes where the
-        patterns say NAME.
+        template says NAME.
         """
         out = []
         times = times[: len(values)]
@@ -66,9 +78,13 @@ class Points:
             part = times[first : first + PART_POINTS]
             template = self.templates.get(part)
             if template is None:
-                template = self.templates[part] = self.between.join(self.patterns(part))
+                template = self.templates[part] = self.template(part)
             if name is not None:
                 template = template.replace(NAME, name.replace(b"%", b"%%"))
             texts = self.write(values[first : first + PART_POINTS]).split(b",")
             out.append(template % tuple(texts))
         return self.between.join(out)
+
+    def template(self, times: range) -> bytes:
+        joint = self.after + self.between + self.before
+        return self.before + self.times(times).replace(b",", joint) + self.after

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 
@@ -33,11 +33,12 @@ def write_raw(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
 
 
 def write_csv(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
-    def patterns(times: range) -> Iterable[bytes]:
+    def texts(times: range) -> bytes:
         seconds = np.arange(times.start, times.stop, times.step, dtype=np.int64)
-        return (NAME + f",{time},%b\r\n".encode() for time in local_times(seconds, look.zone))
+        return ",".join(local_times(seconds, look.zone)).encode()
 
-    points = Points(patterns, b"", partial(python_numbers, unknown=b""))
+    write = partial(python_numbers, unknown=b"")
+    points = Points(NAME + b",", b",%b\r\n", b"", texts, write)
     for block in blocks:
         for label, grid, values in block.rows():
             stop = grid.start_s + grid.step_s * len(values)
