@@ -14,6 +14,7 @@ from typing import Protocol
 from aiohttp import web
 
 from http_api import pages
+from http_api.cluster import Cluster, name_failed
 from http_api.events import Events
 from http_api.find import Find
 from http_api.functions import Functions
@@ -55,7 +56,10 @@ class Status(Protocol):
 
 
 def make_app(
-    source: Source, status: Status, settings: HttpSettings | None = None
+    source: Source,
+    status: Status,
+    settings: HttpSettings | None = None,
+    cluster: Cluster | None = None,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with
     itself.
@@ -71,13 +75,17 @@ def make_app(
 
     app = web.Application(middlewares=[errors_as_text], client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
-    find = Find(source, settings.response_bytes_max)
+    if cluster is not None:
+        app.cleanup_ctx.append(cluster.running)
+        app.on_response_prepare.append(name_failed)
+    find = Find(source, settings.response_bytes_max, cluster)
     functions = Functions()
-    _add(app, "/render", Render(source, settings, workers, drawer).view, "GET", "POST")
+    render = Render(source, settings, workers, drawer, cluster)
+    _add(app, "/render", render.view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
-    _add_tags(app, Tags(source, settings.response_bytes_max))
+    _add_tags(app, Tags(source, settings.response_bytes_max, cluster))
     _add_events(app, Events(source, settings.response_bytes_max))
     _add(app, "/functions", functions.all, "GET")
     _add(app, "/functions/{name}", functions.one, "GET")

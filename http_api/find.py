@@ -18,6 +18,7 @@ from urllib.parse import unquote_plus
 import numpy as np
 from aiohttp import web
 
+from http_api.cluster import Cluster, Found, failed_of, with_found
 from http_api.formats import msgpack_writer, pickle_writer
 from http_api.render_params import now_of, zone_of
 from http_api.reply import (
@@ -44,11 +45,22 @@ _by_name = itemgetter(1)
 
 
 class Find:
-    """The three views over one source."""
+    """The three views over one source, and over other nodes when there is a ``cluster``."""
 
-    def __init__(self, source: SeriesSource, response_bytes_max: int) -> None:
+    def __init__(
+        self, source: SeriesSource, response_bytes_max: int, cluster: Cluster | None = None
+    ) -> None:
         self.source = source
         self.bytes_max = response_bytes_max
+        self.cluster = cluster
+
+    async def elsewhere(self, queries: Sequence[str], params: Params) -> dict[str, Found]:
+        """What other nodes have of each query; nothing when ``local`` forbids to ask them."""
+        local = params.number("local")
+        wanted = [query for query in queries if query]
+        if self.cluster is None or local or not wanted:
+            return {query: Found() for query in queries}
+        return {"": Found(), **await self.cluster.find(wanted)}
 
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -82,7 +94,7 @@ class Find:
 
     def nodes(self, query: str) -> list[FindNode]:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
-        nodes = self.source.find(_plain(query))
+        nodes = with_found(self.source.find(_plain(query)), found)
         if len(nodes) > NODES_MAX:
             raise LimitExceeded("nodes to list", len(nodes), NODES_MAX, "NODES_MAX")
         nodes.sort(key=_by_name)
@@ -148,13 +160,19 @@ class Find:
         if not query:
             return set()
         return {
-            node.path for node in self.source.find(_plain(query)) if node.is_leaf or not leaves_only
+            node.path
+            for node in with_found(self.source.find(_plain(query)), found)
+            if node.is_leaf or not leaves_only
         }
 
     async def index(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        params.number("local")
-        names = self.source.names(self.source.expand("**"))
+        local = params.number("local")
+        names = set(self.source.names(self.source.expand("**")))
+        if self.cluster is not None and not local:
+            others, failed = await self.cluster.texts("metrics/index.json", [])
+            failed_of(request).update(failed)
+            names |= others
         return await reply_json(partial(sorted, names), params, request, len(names), self.bytes_max)
 
 

@@ -81,7 +81,16 @@ def parse_request(params: Params) -> tuple[RenderRequest, Output]:
         targets = tuple(
             target for target, given in zip(targets, output.slices, strict=True) if given is None
         )
-    request = RenderRequest(targets, min(ends), max(ends), now_s, zone, _xff_of(params), templates)
+    request = RenderRequest(
+        targets,
+        min(ends),
+        max(ends),
+        now_s,
+        zone,
+        _xff_of(params),
+        templates,
+        local=params.get("local") == "1",
+    )
     return request, output
 
 

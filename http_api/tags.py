@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from http_api.cluster import Cluster, failed_of
 from http_api.reply import Params, read_params, reply_json
 from tgres_py.errors import BadRequest
 from tgres_py.model.tagindex import TagIndex, parse_expression
@@ -42,11 +43,16 @@ T = TypeVar("T")
 
 
 class Tags:
-    """The views over one source."""
+    """The views over one source; findSeries and autoComplete also over other nodes, when there is a
+    ``cluster`` and ``local`` doesn't forbid to ask them.
+    """
 
-    def __init__(self, source: Source, response_bytes_max: int) -> None:
+    def __init__(
+        self, source: Source, response_bytes_max: int, cluster: Cluster | None = None
+    ) -> None:
         self.source = source
         self.bytes_max = response_bytes_max
+        self.cluster = cluster
 
     async def all(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -114,6 +120,28 @@ class Tags:
 
     async def tag_series(self, request: web.Request) -> web.Response:
         params = await read_params(request)
+        asked = [("tag", tag), ("valuePrefix", prefix), *(("expr", text) for text in expressions)]
+        path = "tags/autoComplete/values"
+        return await self._reply_joined(found, path, asked, limit, params, request)
+
+    async def _reply_joined(
+        self,
+        found: list[str],
+        path: str,
+        asked: list[tuple[str, str]],
+        limit: int | None,
+        params: Params,
+        request: web.Request,
+    ) -> web.Response:
+        """What we have and what other nodes have, sorted when they have something; ``limit``: as of
+        a slice.
+        """
+        if self.cluster is not None and not params.number("local") and limit != 0:
+            # others cut their list at its start, too: so many of each are enough
+            most = limit if limit is not None and limit > 0 else PATHS_MAX
+            others, failed = await self.cluster.texts(path, [*asked, ("limit", str(most))])
+            failed_of(request).update(failed)
+            found = sorted(others.union(found)) if others else found
         path = params.get("path")
         if not path:
             raise BadRequest("no path specified")

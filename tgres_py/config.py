@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import (
     BaseModel,
@@ -84,6 +84,32 @@ def parse_address(value: object) -> Address | None:
 Listen = Annotated[Address | None, BeforeValidator(parse_address)]
 
 
+def parse_urls(value: object) -> tuple[str, ...]:
+    """``http://a:8080, http://b:8080`` or a list of these: base addresses, without query. ValueError
+    otherwise.
+    """
+    texts = value if isinstance(value, list | tuple) else str(value).split(",")
+    urls = [str(text).strip().rstrip("/") for text in texts if str(text).strip()]
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
+            raise ValueError(f"{mask_password(url)!r} is no address; write http://host:port")
+        if parts.query or parts.fragment:
+            raise ValueError(f"{mask_password(url)!r}: an address without ? and # is needed")
+    if len(set(urls)) != len(urls):
+        raise ValueError("an address is given twice")
+    return tuple(urls)
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is a possible one, or none is written."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
 def _setting(
     default: Any,
     help_text: str,
@@ -237,6 +263,16 @@ class Settings(BaseModel):
 
     consolidate_by_cf: bool = _setting(
         False,
+    cluster_peers: Urls = _setting(
+        (),
+        "other nodes (tgres or graphite-web) whose series are answered with our own, http://host:port "
+        "separated by commas, or a list in TOML; a table [cluster] with peers = [...] will do, too",
+        group="Cluster",
+    )
+    cluster_timeout_s: float = _setting(
+        6.0, "time that another node has to answer", unit="s", gt=0, le=600
+    )
+
         "maxDataPoints consolidates by each series' own function instead of Graphite's average",
         group="Behaviour",
     )
@@ -362,6 +398,11 @@ def load(
 
     ``options``: values of the command line by setting name; None means not given.
     ``environ``: os.environ unless given.
+def mask_password(url: str) -> str:
+    """A URL with its password replaced by ``***``."""
+    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)
+
+
     """
     environ = dict(os.environ if environ is None else environ)
     named = config_file or environ.get(ENV_CONFIG)
@@ -395,7 +436,7 @@ def _from_file(path: Path | None) -> Found:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     found: Found = {}
-    for key, value in data.items():
+    for key, value in _flat(data).items():
         if value == "":
             continue  # as in the environment: empty is not set
         origin = f"{path}{_line_of(text, key)}"
@@ -425,6 +466,32 @@ def _from_environ(environ: Mapping[str, str]) -> Found:
     found: Found = {}
     for variable, value in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable in _ENV_OTHERS:
+def _from_statsd(table: dict[str, Any], origin: str) -> dict[str, Any]:
+    """The table ``[statsd]``: its addresses become the listeners' settings, the rest goes to statsd."""
+    where = f"{origin}: statsd"
+    listen = listen_from_table(table, where)
+    rest = {k: v for k, v in table.items() if k not in LISTEN_KEYS}
+    values: dict[str, Any] = {"statsd_table": statsd_from_table(rest, where)}
+    if listen.servers:
+        values["statsd_servers_table"] = listen.servers
+    if listen.address:
+        values["statsd"] = Address(*listen.address)
+    if listen.mgmt:
+        values["statsd_mgmt"] = Address(*listen.mgmt)
+    return values
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The table [cluster] with ``peers`` is the setting ``cluster_peers``, and so on."""
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "cluster" and isinstance(value, dict):
+            out.update({f"cluster_{name}": one for name, one in value.items()})
+        else:
+            out[key] = value
+    return out
+
+
             continue
         if variable not in known:
             if _ENV_KUBERNETES.fullmatch(variable):

@@ -20,6 +20,7 @@ _TYPES = {
     "schemas": "path",
     "aggregation": "path",
     "retention": "retention",
+    "cluster_peers": "list of URLs",
 }
 
 RULES_SAMPLE = """\

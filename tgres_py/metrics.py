@@ -60,10 +60,27 @@ class ServerCollector(Collector):
             ("process_resident_memory_bytes", "Resident memory.", resident_bytes()),
         ):
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self._peers()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield CounterMetricFamily(
             "process_cpu_seconds", "CPU time of the server, without PostgreSQL.", value=usage.ru_utime + usage.ru_stime
         )
+
+    def _peers(self) -> Iterator[Metric]:
+        """Of other nodes, where there are any."""
+        requests = CounterMetricFamily("tgres_peer_requests", "Requests to a peer.", labels=["peer"])
+        failures = CounterMetricFamily(
+            "tgres_peer_failures", "Requests that a peer did not answer well.", labels=["peer"]
+        )
+        available = GaugeMetricFamily(
+            "tgres_peer_available", "1 when the peer's last answer was good.", labels=["peer"]
+        )
+        for peer in self._server.cluster.peers if self._server.cluster else ():
+            requests.add_metric([peer.name], peer.requests)
+            failures.add_metric([peer.name], peer.failures)
+            available.add_metric([peer.name], int(peer.available))
+        if self._server.cluster:
+            yield from (requests, failures, available)
 
 
 def resident_bytes() -> int:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from http_api.app import make_app
+from http_api.cluster import Cluster
 from http_api.listen import HttpListener
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from tgres_py import clock, metrics
@@ -198,6 +199,7 @@ class Server:
         self.ended = asyncio.Event()  # somebody wants the server to stop
         self.failure: ConfigError | None = None  # why it ended by itself
         self._tasks: set[asyncio.Task[None]] = set()
+        self.cluster: Cluster | None = None
         self._drops: dict[str, int] = {}
 
     # -- start -------------------------------------------------------------------------------
@@ -276,7 +278,12 @@ class Server:
                 totals,
             )
         if settings.http:
-            self.http = HttpListener(make_app(self.source, ServerStatus(self), settings))
+            if settings.cluster_peers:
+                self.cluster = Cluster(
+                    settings.cluster_peers, settings.cluster_timeout_s, settings.response_bytes_max
+                )
+            app = make_app(self.source, ServerStatus(self), settings, self.cluster)
+            self.http = HttpListener(app)
             await self.http.start(*settings.http)
             log.info("http listens on %s:%d", *self.http.address)
         for name, opened in self.listeners.items():

@@ -8,7 +8,7 @@ import click
 
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
-from tgres_py.config import Settings, load, mask_dsn, setting_fields
+from tgres_py.config import Settings, load, mask_dsn, mask_password, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
 from tgres_py.model.rules import BUILT_IN
 
@@ -66,6 +66,8 @@ def shown_value(settings: Settings, name: str) -> Any:
     if value is None:
         return None if name in RULE_SETTINGS else "off"
     return value if isinstance(value, bool | int | float) else str(value)
+    if name == "cluster_peers":
+        return tuple(mask_password(url) for url in value)
 
 
 @config.command()

@@ -1,0 +1,294 @@
+"""The front of a cluster: asks other nodes (tgres or graphite-web) for what they have.
+
+    GET|POST PEER/render/?format=msgpack&local=1&noCache=1&from=&until=&now=&target=…
+    GET      PEER/metrics/find/?format=msgpack&local=1&query=…
+    GET      PEER/metrics/index.json?local=1
+    GET      PEER/tags/autoComplete/tags|values, PEER/tags/findSeries  &local=1
+
+``local=1``: a node that is asked so asks no other one, so that nodes may all name each other. No
+request goes to anywhere but the configured peers: redirects aren't followed, proxies and cookies
+not used. A node that fails is named in the answer's header ``X-Tgres-Peers-Failed`` and counted,
+and left alone for REST_S; the answer holds what the others have. Each change of a node's state is
+one line in the log. Source of the requests: graphite-web 1.1.10 as a front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from http_api.peer_answers import BadAnswer, RemoteNode, read_find, read_render, read_texts
+from tgres_py import clock
+from tgres_py.errors import LimitExceeded
+from tgres_py.query.remote import Answers, RemoteKey, RemoteSeries, group
+from tgres_py.query.source import FindNode
+
+log = logging.getLogger("tgres.cluster")
+
+FAILED_HEADER = "X-Tgres-Peers-Failed"
+REST_S = 10.0
+CONNECTIONS_MAX = 8  # to one peer
+URL_CHARS_MAX = 2_000  # longer requests are sent as a form
+INLINE_BYTES_MAX = 32_768  # longer answers are read in a worker thread
+CHUNK_BYTES = 65_536
+_FAILED = "tgres.peers_failed"
+_SPECIAL = re.compile(r"([()'\"|\\])")
+
+Pairs = list[tuple[str, str]]
+T = TypeVar("T")
+
+
+class PeerFailed(Exception):
+    """The text says why. ``rest``: the node is better left alone for a while."""
+
+    def __init__(self, reason: str, rest: bool) -> None:
+        super().__init__(reason)
+        self.rest = rest
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other node. ``name``: host and port, for people; ``url`` may hold a password."""
+
+    url: URL
+    name: str
+    requests: int = 0
+    failures: int = 0
+    rests_until_s: float = 0.0
+    available: bool = True
+
+    def answered(self) -> None:
+        if not self.available:
+            log.warning("peer %s answers again", self.name)
+        self.available = True
+
+    def failed(self, error: PeerFailed) -> None:
+        self.failures += 1
+        if not error.rest:
+            log.debug("peer %s: %s", self.name, error)
+            return
+        self.rests_until_s = clock.monotonic() + REST_S
+        if self.available:
+            log.warning("peer %s: %s; answers go on without it", self.name, error)
+        self.available = False
+
+
+@dataclass(slots=True)
+class Found:
+    """What other nodes listed. ``failed``: names of those that didn't answer."""
+
+    nodes: dict[str, RemoteNode] = field(default_factory=dict)
+    branches: set[str] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+
+
+class Cluster:
+    """All peers. ``start`` within a running loop, ``close`` at the end."""
+
+    def __init__(self, urls: Sequence[str], timeout_s: float, bytes_max: int) -> None:
+        self.peers = [_peer(url) for url in urls]
+        self.timeout_s = timeout_s
+        self.bytes_max = bytes_max
+        self._session: aiohttp.ClientSession | None = None
+
+    async def running(self, app: web.Application) -> AsyncIterator[None]:
+        """Opens for an application, and closes at its end (one of its ``cleanup_ctx``)."""
+        await self.start()
+        yield
+        await self.close()
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit_per_host=CONNECTIONS_MAX),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self.timeout_s),
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity", "User-Agent": "tgres"},
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # -- series ------------------------------------------------------------------------------
+
+    async def fetch(self, keys: Sequence[RemoteKey], now_s: int, points_max: int) -> Answers:
+        """See query.remote.Peers."""
+
+        async def one(peer: Peer) -> dict[RemoteKey, list[RemoteSeries]]:
+            jobs = [self._render(peer, asked, now_s, points_max) for asked in _batches(keys)]
+            found: dict[RemoteKey, list[RemoteSeries]] = {}
+            for answer in await asyncio.gather(*jobs):
+                found.update(answer)
+            return found
+
+        answers, failed = await self._all(one)
+        series = {key: [answer[key] for answer in answers if key in answer] for key in keys}
+        return Answers(series, failed)
+
+    async def _render(
+        self, peer: Peer, keys: Sequence[RemoteKey], now_s: int, points_max: int
+    ) -> dict[RemoteKey, list[RemoteSeries]]:
+        """Of keys of one range."""
+        asked = {key.expression: key for key in keys}
+        targets = {_target(key): key for key in keys}
+        pairs = [("format", "msgpack"), ("local", "1"), ("noCache", "1")]
+        pairs += [("from", str(keys[0].from_s)), ("until", str(keys[0].until_s))]
+        pairs += [("now", str(now_s)), *(("target", target) for target in targets)]
+        body = await self._ask(peer, "render/", pairs)
+        # a node may answer the expression as it was sent
+        return await _read(body, lambda: read_render(body, {**targets, **asked}, points_max))
+
+    # -- names -------------------------------------------------------------------------------
+
+    async def find(self, queries: Iterable[str]) -> dict[str, Found]:
+        """The nodes of each query that other nodes have."""
+        wanted = list(dict.fromkeys(queries))
+        found = await asyncio.gather(*(self._find(query) for query in wanted))
+        return dict(zip(wanted, found, strict=True))
+
+    async def _find(self, query: str) -> Found:
+        pairs = [("local", "1"), ("format", "msgpack"), ("query", query)]
+
+        async def one(peer: Peer) -> list[RemoteNode]:
+            body = await self._ask(peer, "metrics/find/", pairs)
+            return await _read(body, lambda: read_find(body))
+
+        answers, failed = await self._all(one)
+        found = Found(failed=failed)
+        for node in (node for answer in answers for node in answer):
+            if not node.is_leaf:
+                found.branches.add(node.path)
+                continue
+            known = found.nodes.setdefault(node.path, node)
+            known.since_s = min(known.since_s, node.since_s)
+        return found
+
+    async def texts(self, path: str, pairs: Pairs) -> tuple[set[str], list[str]]:
+        """The texts that other nodes list under a path (names, tags, values), and who failed."""
+
+        async def one(peer: Peer) -> list[str]:
+            body = await self._ask(peer, path, [("local", "1"), *pairs])
+            return await _read(body, lambda: read_texts(body))
+
+        answers, failed = await self._all(one)
+        return set().union(*answers), failed
+
+    # -- asking ------------------------------------------------------------------------------
+
+    async def _all(self, ask: Callable[[Peer], Awaitable[T]]) -> tuple[list[T], list[str]]:
+        """The answers of all peers in the order of the settings, and the names of those without."""
+
+        async def one(peer: Peer) -> T | None:
+            if peer.rests_until_s > clock.monotonic():
+                return None
+            try:
+                answer = await ask(peer)
+            except PeerFailed as error:
+                peer.failed(error)
+                return None
+            except BadAnswer as error:
+                peer.failed(PeerFailed(f"a bad answer: {error}", rest=True))
+                return None
+            peer.answered()
+            return answer
+
+        answers = await asyncio.gather(*(one(peer) for peer in self.peers))
+        named = zip(self.peers, answers, strict=True)
+        failed = [peer.name for peer, answer in named if answer is None]
+        return [answer for answer in answers if answer is not None], failed
+
+    async def _ask(self, peer: Peer, path: str, pairs: Pairs) -> bytes:
+        """The body of an answer with status 200. PeerFailed; LimitExceeded: it is too long."""
+        assert self._session is not None, "start() comes first"
+        peer.requests += 1
+        query = urlencode(pairs)
+        url = peer.url.joinpath(path)
+        if len(query) <= URL_CHARS_MAX:
+            request = self._session.get(URL(f"{url}?{query}", encoded=True), allow_redirects=False)
+        else:
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = self._session.post(url, data=query, headers=form, allow_redirects=False)
+        try:
+            async with request as response:
+                return await self._body(response)
+        except TimeoutError:
+            raise PeerFailed(f"no answer within {self.timeout_s:g} s", rest=True) from None
+        except aiohttp.ClientError as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise PeerFailed(reason, rest=True) from None
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.status != 200:
+            # what it doesn't like is the request: the next one may be answered
+            refused = 400 <= response.status < 500
+            raise PeerFailed(f"status {response.status}", rest=not refused)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise PeerFailed("a packed answer, which wasn't asked for", rest=True)
+        out = bytearray()
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            out += chunk
+            if len(out) > self.bytes_max:
+                raise LimitExceeded(
+                    "bytes of a peer's answer", len(out), self.bytes_max, "response_bytes_max"
+                )
+        return bytes(out)
+
+
+def _peer(text: str) -> Peer:
+    url = URL(text)
+    return Peer(url, f"{url.host}:{url.port}{url.path.rstrip('/')}")
+
+
+def _batches(keys: Iterable[RemoteKey]) -> list[list[RemoteKey]]:
+    """One request for each range. A seriesByTag() goes alone: its expression may come back written
+    in another way.
+    """
+    out = []
+    for same in group(keys).values():
+        paths = [key for key in same if not key.by_tags]
+        out += ([paths] if paths else []) + [[key] for key in same if key.by_tags]
+    return out
+
+
+def _target(key: RemoteKey) -> str:
+    """The expression as a target: what the parser took off is put before special characters again."""
+    return key.expression if key.by_tags else _SPECIAL.sub(r"\\\1", key.expression)
+
+
+async def _read(body: bytes, read: Callable[[], T]) -> T:
+    return read() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(read)
+
+
+def with_found(nodes: Iterable[FindNode], found: Found) -> list[FindNode]:
+    """Our nodes and those that other nodes have, each path once."""
+    out = {node.path: node for node in nodes}
+    for path in found.nodes.keys() | found.branches:
+        known = out.get(path) or FindNode(path, path.rpartition(".")[2], False, False)
+        out[path] = known._replace(
+            is_leaf=known.is_leaf or path in found.nodes,
+            is_branch=known.is_branch or path in found.branches,
+        )
+    return list(out.values())
+
+
+def failed_of(request: web.Request) -> set[str]:
+    """Who is missing in the answer to a request; to be filled before that is sent."""
+    failed: set[str] = request.setdefault(_FAILED, set())
+    return failed
+
+
+async def name_failed(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal handler: says in the answer who is missing in it, and that it isn't to be kept."""
+    if names := sorted(request.get(_FAILED, ())):
+        response.headers[FAILED_HEADER] = ", ".join(names)
+        response.headers["Cache-Control"] = "no-store"

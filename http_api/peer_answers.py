@@ -1,0 +1,158 @@
+"""What other nodes answer, read strictly: msgpack of /render and /metrics/find, JSON lists of texts.
+
+Keys as graphite-web's: name, start, end, step, values, pathExpression; path, is_leaf (or isLeaf),
+intervals. Numbers of series are floats, whole numbers or nil. Anything else is a BadAnswer: a node
+that answers nonsense is treated as one that doesn't answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from tgres_py.errors import LimitExceeded
+from tgres_py.functions.series import Grid, Matrix
+from tgres_py.query.remote import RemoteKey, RemoteSeries
+
+TEXT_BYTES_MAX = 65_536
+KEYS_MAX = 64  # of one series or node
+LIST_MAX = 20_000_000
+TIME_S_MAX = 1 << 40
+_NUMBERS = frozenset((float, int, type(None)))
+
+
+class BadAnswer(Exception):
+    """What a node sent isn't what was asked for."""
+
+
+@dataclass(slots=True)
+class RemoteNode:
+    """A node of another's tree of names. ``since_s``: where the points of a leaf begin."""
+
+    path: str
+    is_leaf: bool
+    since_s: int = 0
+
+
+def read_render(
+    body: bytes, asked: Mapping[str, RemoteKey], points_max: int
+) -> dict[RemoteKey, list[RemoteSeries]]:
+    """The series of each key. ``asked``: by pathExpression; when it is one only, all are its.
+
+    Values become arrays series by series, so that a large answer never is a list of Python floats
+    as a whole. BadAnswer; LimitExceeded: more points than ``points_max``.
+    """
+    out: dict[RemoteKey, list[RemoteSeries]] = {key: [] for key in asked.values()}
+    points = 0
+    for row in _rows(body, points_max):
+        expression = _text(row.get("pathExpression", row.get("name")))
+        key = next(iter(out)) if len(out) == 1 else asked.get(expression)
+        if key is None:
+            raise BadAnswer(f"series of {expression[:100]!r}, which wasn't asked for")
+        series = _series(row)
+        points += len(series.values)
+        if points > points_max:
+            raise LimitExceeded("points of other nodes", points, points_max, "query_points_max")
+        out[key].append(series)
+    return out
+
+
+def read_find(body: bytes) -> list[RemoteNode]:
+    out = []
+    for row in _rows(body, LIST_MAX):
+        path = _text(row.get("path", row.get("metric_path")))
+        is_leaf = row.get("is_leaf", row.get("isLeaf"))
+        if not isinstance(is_leaf, bool | int):
+            raise BadAnswer("is_leaf is neither true nor false")
+        out.append(RemoteNode(path, bool(is_leaf), _since(row.get("intervals"))))
+    return out
+
+
+def read_texts(body: bytes) -> list[str]:
+    """A JSON list of texts."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer(f"no JSON: {error}") from None
+    if not isinstance(found, list) or len(found) > LIST_MAX:
+        raise BadAnswer("no list")
+    return [_text(one) for one in found]
+
+
+def _rows(body: bytes, array_max: int) -> Any:
+    """The maps of a msgpack list, one by one."""
+    reader = msgpack.Unpacker(
+        raw=False,
+        strict_map_key=True,
+        max_buffer_size=max(1, len(body)),
+        max_str_len=TEXT_BYTES_MAX,
+        max_bin_len=TEXT_BYTES_MAX,
+        max_array_len=max(1, array_max),
+        max_map_len=KEYS_MAX,
+        max_ext_len=0,
+    )
+    reader.feed(body)
+    try:
+        for _ in range(reader.read_array_header()):
+            row = reader.unpack()
+            if not isinstance(row, dict):
+                raise BadAnswer("an entry isn't a map")
+            yield row
+        if reader.tell() != len(body):
+            raise BadAnswer("bytes after the end")
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise BadAnswer(f"no msgpack list: {error or type(error).__name__}") from None
+
+
+def _series(row: dict[str, Any]) -> RemoteSeries:
+    start_s, end_s, step_s = (_whole(row, key) for key in ("start", "end", "step"))
+    if step_s < 1:
+        raise BadAnswer(f"step is {step_s}")
+    cf = row.get("consolidationFunc", "average")
+    return RemoteSeries(
+        _text(row.get("name")),
+        Grid(start_s, end_s, step_s),
+        _values(row.get("values")),
+        _text(cf),
+    )
+
+
+def _values(values: Any) -> Matrix:
+    if not isinstance(values, list) or not _NUMBERS.issuperset(map(type, values)):
+        raise BadAnswer("values isn't a list of numbers")
+    try:
+        return np.array(values, dtype=np.float64)  # nil becomes NaN
+    except (ValueError, OverflowError, TypeError) as error:
+        raise BadAnswer(f"values: {error}") from None
+
+
+def _whole(row: dict[str, Any], key: str) -> int:
+    number = row.get(key)
+    if type(number) is float and number.is_integer():
+        number = int(number)
+    if type(number) is not int or not 0 <= number <= TIME_S_MAX:
+        raise BadAnswer(f"{key} is no time in seconds")
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise BadAnswer("a name is missing or holds characters that no name can")
+    return value
+
+
+def _since(intervals: Any) -> int:
+    """The earliest start of a list of (start, end); 0 when there is none."""
+    starts = [
+        one[0]
+        for one in intervals or ()
+        if isinstance(one, list | tuple) and one and type(one[0]) in (int, float)
+    ]
+    start = min(starts, default=0)
+    return int(start) if math.isfinite(start) and 0 <= start <= TIME_S_MAX else 0
