@@ -61,8 +61,8 @@ def make_app(
     settings: HttpSettings | None = None,
     cluster: Cluster | None = None,
 ) -> web.Application:
-    """The application, for aiohttp's AppRunner; it owns its worker threads and ends them with
-    itself.
+    """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
+    other nodes, and ends them with itself.
     """
     settings = settings or DefaultHttpSettings()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")

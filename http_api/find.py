@@ -69,14 +69,15 @@ class Find:
         wildcards = bool(params.number("wildcards"))
         variants = bool(params.number("automatic_variants"))
         position = params.number("position", -1)
-        params.number("local")
         now_s = _check_range(params)
         query = params.get("query")
         if not query:
             raise BadRequest("query: Required parameter 'query' is missing or empty")
         if wanted not in FORMATS:
             raise BadRequest(f"format: Invalid value {wanted!r}; {', '.join(FORMATS)} are served")
-        nodes = self.nodes(_completer_query(query, variants) if wanted == "completer" else query)
+        pattern = _completer_query(query, variants) if wanted == "completer" else query
+        found = (await self.elsewhere([pattern], params))[pattern]
+        nodes = self.nodes(pattern, found)
         if leaves_only:
             nodes = [node._replace(is_branch=False) for node in nodes if node.is_leaf]
         make: Callable[[], Any]
@@ -87,12 +88,13 @@ class Find:
         elif wanted == "nodelist":
             make = partial(node_list, nodes, position)
         else:
-            make = partial(self.with_intervals, nodes, now_s, wanted)
+            make = partial(self.with_intervals, nodes, found, now_s, wanted)
+        failed_of(request).update(found.failed)
         if wanted in _PACKED:
             return await self.reply_packed(make, request, wanted, len(nodes))
         return await reply_json(make, params, request, len(nodes), self.bytes_max)
 
-    def nodes(self, query: str) -> list[FindNode]:
+    def nodes(self, query: str, found: Found) -> list[FindNode]:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
         nodes = with_found(self.source.find(_plain(query)), found)
         if len(nodes) > NODES_MAX:
@@ -101,7 +103,7 @@ class Find:
         return nodes
 
     def with_intervals(
-        self, nodes: Sequence[FindNode], now_s: int, wanted: str
+        self, nodes: Sequence[FindNode], found: Found, now_s: int, wanted: str
     ) -> list[dict[str, Any]]:
         """For programs: a leaf may have points since its longest retention ago.
 
@@ -110,7 +112,7 @@ class Find:
         """
         is_json = wanted == "json"
         nodes = sorted(nodes) if is_json else nodes
-        ids = np.array([node.id for node in nodes if node.is_leaf], np.int32)
+        ids = np.array([node.id for node in nodes if node.id >= 0], np.int32)
         retentions = iter([spec.archives[-1].retention_s for spec in self.source.bundles(ids)])
         out: list[dict[str, Any]] = []
         for node in nodes:
@@ -120,7 +122,9 @@ class Find:
                 if not is_json:
                     row["isLeaf"] = is_leaf
                 if is_leaf:
-                    start = now_s - next(retentions)
+                    start = now_s - next(retentions) if node.id >= 0 else now_s
+                    if node.path in found.nodes:
+                        start = min(start, found.nodes[node.path].since_s)
                     row["intervals"] = (
                         [{"start": start, "end": now_s}] if is_json else [(start, now_s)]
                     )
@@ -146,17 +150,18 @@ class Find:
 
     async def expand(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        params.number("local")
         by_query, leaves_only = params.number("groupByExpr"), params.number("leavesOnly")
         queries = params.all("query")
         if len(queries) > QUERIES_MAX:
             raise BadRequest(f"query: {len(queries)} are more than {QUERIES_MAX}")
-        found = {query: self.paths(query, bool(leaves_only)) for query in queries}
+        remote = await self.elsewhere(queries, params)
+        found = {query: self.paths(query, remote[query], bool(leaves_only)) for query in queries}
         entries = sum(map(len, found.values()))
         make = partial(_expanded, found, bool(by_query))
+        failed_of(request).update(*(one.failed for one in remote.values()))
         return await reply_json(make, params, request, entries, self.bytes_max)
 
-    def paths(self, query: str, leaves_only: bool) -> set[str]:
+    def paths(self, query: str, found: Found, leaves_only: bool) -> set[str]:
         if not query:
             return set()
         return {

@@ -84,7 +84,9 @@ class Tags:
         def find() -> list[str]:
             return sorted(self.source.names(index.find(expressions)))
 
-        return await self._reply(await _search(index, find), params, request)
+        found = await _search(index, find)
+        asked = [("expr", text) for text in expressions]
+        return await self._reply_joined(found, "tags/findSeries", asked, None, params, request)
 
     async def complete_tags(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -99,7 +101,9 @@ class Tags:
             return [tag for tag in index.tags_of(index.find(expressions)) if tag not in searched]
 
         found = [tag for tag in await _search(index, complete) if tag.startswith(prefix)]
-        return await self._reply(found[:limit], params, request)
+        asked = [("tagPrefix", prefix), *(("expr", text) for text in expressions)]
+        path = "tags/autoComplete/tags"
+        return await self._reply_joined(found, path, asked, limit, params, request)
 
     async def complete_values(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -116,10 +120,6 @@ class Tags:
             return index.values_of(tag, index.find([*expressions, f"{tag}!="]))
 
         found = [value for value in await _search(index, complete) if value.startswith(prefix)]
-        return await self._reply(found[:limit], params, request)
-
-    async def tag_series(self, request: web.Request) -> web.Response:
-        params = await read_params(request)
         asked = [("tag", tag), ("valuePrefix", prefix), *(("expr", text) for text in expressions)]
         path = "tags/autoComplete/values"
         return await self._reply_joined(found, path, asked, limit, params, request)
@@ -142,6 +142,10 @@ class Tags:
             others, failed = await self.cluster.texts(path, [*asked, ("limit", str(most))])
             failed_of(request).update(failed)
             found = sorted(others.union(found)) if others else found
+        return await self._reply(found[:limit], params, request)
+
+    async def tag_series(self, request: web.Request) -> web.Response:
+        params = await read_params(request)
         path = params.get("path")
         if not path:
             raise BadRequest("no path specified")
