@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WAIT_S = 60
 
-OFF = ["--http", "off", "--carbon", "off", "--pickle", "off"]
+OFF = [f"--{name}=off" for name in ("http", "carbon", "pickle", "statsd", "statsd-mgmt")]
 
 
 def environment(**more: str) -> dict[str, str]:

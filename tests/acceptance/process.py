@@ -66,6 +66,7 @@ class ServerProcess:
         self.starts += 1
         self._log = self.folder / f"log{self.starts}"
         listen = [f"--{name}=127.0.0.1:0" for name in ("http", "carbon", "pickle")]
+        listen += ["--statsd=off", "--statsd-mgmt=off"]  # unless the options say otherwise
         files = ["--data-dir", str(self.data), "--schemas", str(self.folder / "schemas.conf")]
         command = [sys.executable, "-m", "tgres_py.cli.main", "serve", *files, *listen]
         with self._log.open("wb") as log:
