@@ -122,7 +122,7 @@ def test_unknown_settings_are_refused_with_a_suggestion(tmp_path: Path) -> None:
         ({"TGRES_ON_DUPLICATE": "all"}, ["on_duplicate", "'last'"]),
         ({"TGRES_DSN": "host=x"}, ["dsn", "postgresql://"]),
         ({"TGRES_RETENTION": "10s:6h,15s:7d"}, ["TGRES_RETENTION", "no multiple"]),
-        ({"TGRES_STATSD": "127.0.0.1:8125"}, ["TGRES_STATSD", "no statsd", "off"]),
+        ({"TGRES_STATSD": "8125"}, ["TGRES_STATSD", "statsd", "host:port or off"]),
     ],
 )
 def test_wrong_values_name_source_setting_and_reason(

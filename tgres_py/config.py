@@ -45,6 +45,9 @@ from tgres_py.model.rules import (
     read_schemas,
     schemas_from_data,
 )
+from tgres_py.statsd.listen import LISTEN_KEYS, StatsdServer, listen_from_table
+from tgres_py.statsd.settings import StatsdSettings
+from tgres_py.statsd.settings import from_table as statsd_from_table
 
 ENV_PREFIX = "TGRES_"
 ENV_CONFIG = "TGRES_CONFIG"
@@ -81,9 +84,6 @@ def parse_address(value: object) -> Address | None:
     return Address(match[1] or match[2] or "0.0.0.0", int(match[3]))
 
 
-Listen = Annotated[Address | None, BeforeValidator(parse_address)]
-
-
 def parse_urls(value: object) -> tuple[str, ...]:
     """``http://a:8080, http://b:8080`` or a list of these: base addresses, without query. ValueError
     otherwise.
@@ -110,6 +110,9 @@ def _has_port(parts: SplitResult) -> bool:
 
 
 Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
+Listen = Annotated[Address | None, BeforeValidator(parse_address)]
+
+
 def _setting(
     default: Any,
     help_text: str,
@@ -188,11 +191,10 @@ class Settings(BaseModel):
     carbon: Listen = _setting(Address("127.0.0.1", 2003), "carbon plaintext, TCP and UDP")
     pickle: Listen = _setting(Address("127.0.0.1", 2004), "carbon pickle, TCP")
     statsd: Listen = _setting(
-        None, "statsd (default 127.0.0.1:8125 later); this version has none: only off is accepted"
+        None,
+        "statsd, UDP and TCP; the TOML file's table [statsd] holds its settings, by etsy's names",
     )
-    statsd_mgmt: Listen = _setting(
-        None, "statsd's management port (8126 later); this version has none: only off is accepted"
-    )
+    statsd_mgmt: Listen = _setting(None, "statsd's management port, TCP")
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
     udp_buffer_bytes: int = _setting(
         32 * MIB,
@@ -261,8 +263,6 @@ class Settings(BaseModel):
     response_bytes_max: int = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
     body_bytes_max: int = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
 
-    consolidate_by_cf: bool = _setting(
-        False,
     cluster_peers: Urls = _setting(
         (),
         "other nodes (tgres or graphite-web) whose series are answered with our own, http://host:port "
@@ -273,6 +273,8 @@ class Settings(BaseModel):
         6.0, "time that another node has to answer", unit="s", gt=0, le=600
     )
 
+    consolidate_by_cf: bool = _setting(
+        False,
         "maxDataPoints consolidates by each series' own function instead of Graphite's average",
         group="Behaviour",
     )
@@ -283,6 +285,9 @@ class Settings(BaseModel):
     # The TOML file's [[schema]] and [[aggregation]] tables, as they were read.
     schema_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
     aggregation_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
+    # The TOML file's [statsd] table: how statsd counts, and its list ``servers``.
+    statsd_table: StatsdSettings = Field(StatsdSettings(), exclude=True)
+    statsd_servers_table: tuple[StatsdServer, ...] = Field((), exclude=True)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _sources: Sources | None = PrivateAttr(default=None)
@@ -301,13 +306,6 @@ class Settings(BaseModel):
             parse_retention(value)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("statsd", "statsd_mgmt")
-    @classmethod
-    def _check_statsd(cls, value: Address | None) -> Address | None:
-        if value is not None:
-            raise ValueError("this version has no statsd receiver yet; set it to off")
         return value
 
     @field_validator("log_level", mode="before")
@@ -329,6 +327,14 @@ class Settings(BaseModel):
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
         return _rule_set(self)
 
+    @property
+    def statsd_servers(self) -> tuple[StatsdServer, ...]:
+        """statsd's listeners: those of the table's ``servers``, else UDP and TCP at ``statsd``."""
+        if self.statsd_servers_table or self.statsd is None:
+            return self.statsd_servers_table
+        host, port = self.statsd
+        return StatsdServer("udp", host, port), StatsdServer("tcp", host, port)
+
     def reload(self) -> tuple[Settings, list[str]]:
         """Reads the same sources again, for SIGHUP: what may change while running is taken over.
 
@@ -340,8 +346,10 @@ class Settings(BaseModel):
         fresh = load(self._sources.config_file, self._sources.options, self._sources.environ)
         changed = {n for n in setting_fields() if getattr(fresh, n) != getattr(self, n)}
         waiting = sorted(n for n in changed if not is_reloadable(n))
-        merged = fresh.model_copy(update={n: getattr(self, n) for n in waiting})
-        return merged, waiting
+        kept = [*waiting, "statsd_table", "statsd_servers_table"]
+        if any(getattr(fresh, n) != getattr(self, n) for n in kept[-2:]):
+            waiting.append("[statsd]")
+        return fresh.model_copy(update={n: getattr(self, n) for n in kept}), waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +362,9 @@ class Sources:
 
 
 def setting_fields() -> dict[str, FieldInfo]:
-    """The declared settings, in order of declaration, without the tables of rules."""
-    return {n: f for n, f in Settings.model_fields.items() if not n.endswith("_tables")}
+    """The declared settings, in order of declaration, without those that are tables of the file."""
+    tables = ("_tables", "_table")
+    return {n: f for n, f in Settings.model_fields.items() if not n.endswith(tables)}
 
 
 def setting_extra(name: str) -> dict[str, Any]:
@@ -389,6 +398,11 @@ def mask_dsn(dsn: str) -> str:
     return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
+def mask_password(url: str) -> str:
+    """A URL with its password replaced by ``***``."""
+    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)
+
+
 def load(
     config_file: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -398,11 +412,6 @@ def load(
 
     ``options``: values of the command line by setting name; None means not given.
     ``environ``: os.environ unless given.
-def mask_password(url: str) -> str:
-    """A URL with its password replaced by ``***``."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)
-
-
     """
     environ = dict(os.environ if environ is None else environ)
     named = config_file or environ.get(ENV_CONFIG)
@@ -414,6 +423,8 @@ def mask_password(url: str) -> str:
             values[name] = value
             origins[name] = origin
     _choose_rules(values, origins)
+    if origins.get("statsd", "").startswith(("environment", "option")):
+        values.pop("statsd_servers_table", None)
     settings = _validate(values, origins)
     settings._origins.update({n: o for n, o in origins.items() if n in values})
     settings._sources = Sources(path, dict(options or {}), environ)
@@ -441,6 +452,9 @@ def _from_file(path: Path | None) -> Found:
             continue  # as in the environment: empty is not set
         origin = f"{path}{_line_of(text, key)}"
         name = key
+        if key == "statsd" and isinstance(value, dict):
+            found |= {n: (v, origin) for n, v in _from_statsd(value, origin).items()}
+            continue
         if key in ("schema", "aggregation") and isinstance(value, list):
             name = f"{key}_tables"
             value = tuple(value)
@@ -452,20 +466,6 @@ def _from_file(path: Path | None) -> Found:
     return found
 
 
-def _line_of(text: str, key: str) -> str:
-    """``, line 7``: where a top-level key stands; empty when it is written in an unusual form."""
-    pattern = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\]]")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pattern.match(line):
-            return f", line {number}"
-    return ""
-
-
-def _from_environ(environ: Mapping[str, str]) -> Found:
-    known = {env_name(name): name for name in setting_fields()}
-    found: Found = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in _ENV_OTHERS:
 def _from_statsd(table: dict[str, Any], origin: str) -> dict[str, Any]:
     """The table ``[statsd]``: its addresses become the listeners' settings, the rest goes to statsd."""
     where = f"{origin}: statsd"
@@ -492,6 +492,20 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _line_of(text: str, key: str) -> str:
+    """``, line 7``: where a top-level key stands; empty when it is written in an unusual form."""
+    pattern = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\]]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f", line {number}"
+    return ""
+
+
+def _from_environ(environ: Mapping[str, str]) -> Found:
+    known = {env_name(name): name for name in setting_fields()}
+    found: Found = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable in _ENV_OTHERS:
             continue
         if variable not in known:
             if _ENV_KUBERNETES.fullmatch(variable):

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tgres_py.errors import ConfigError
+
+# Checks and converts one value; ValueError with the reason.
+Check = Callable[[Any], Any]
+Checks = Mapping[str, Check]
 
 TAG_STYLES = ("influx", "librato", "signalfx")
 
@@ -158,11 +163,12 @@ class StatsdSettings:
 def from_table(table: Mapping[str, Any], where: str = "statsd") -> StatsdSettings:
     """Settings from a table of etsy's names, checked. ConfigError: one sentence, with ``where`` in front."""
     checks = {f.name: _checker(f.name) for f in fields(StatsdSettings)}
-    values = _checked(table, checks, where)
+    values = checked(table, checks, where)
     return StatsdSettings(**{**DIALECTS[values.get("dialect", "etsy")], **values})
 
 
-def _checked(table: Mapping[str, Any], checks: Mapping[str, Any], where: str) -> dict[str, Any]:
+def checked(table: Mapping[str, Any], checks: Checks, where: str) -> dict[str, Any]:
+    """The table's values, each through its check; ConfigError for a wrong value or an unknown name."""
     values: dict[str, Any] = {}
     for name, value in table.items():
         if name not in checks:
@@ -178,9 +184,9 @@ def _checked(table: Mapping[str, Any], checks: Mapping[str, Any], where: str) ->
     return values
 
 
-def _checker(name: str) -> Any:
+def _checker(name: str) -> Check:
     """What checks and converts one setting; it raises ValueError with the reason."""
-    special = {
+    special: Checks = {
         "flushInterval": _interval,
         "percentThreshold": _percentiles,
         "gaugesMaxTTL": _ttl,
@@ -193,19 +199,19 @@ def _checker(name: str) -> Any:
         "histogram": _histogram,
         "healthStatus": lambda value: _one_of(value, ("up", "down")),
         "dialect": lambda value: _one_of(value, tuple(DIALECTS)),
-        "socket_mod": _file_mode,
+        "socket_mod": check_file_mode,
         "keyFlush": lambda table: KeyFlush(
-            **_checked(
+            **checked(
                 _table(table),
-                {"interval": _not_negative, "percent": _number, "log": _text},
+                {"interval": whole_number, "percent": _number, "log": check_text},
                 "statsd.keyFlush",
             )
         ),
         "graphite": lambda table: GraphiteNames(
-            **_checked(
+            **checked(
                 _table(table),
                 {
-                    f.name: _bool if f.name == "legacyNamespace" else _text
+                    f.name: check_bool if f.name == "legacyNamespace" else check_text
                     for f in fields(GraphiteNames)
                 },
                 "statsd.graphite",
@@ -216,17 +222,17 @@ def _checker(name: str) -> Any:
         return special[name]
     default = next(f.default for f in fields(StatsdSettings) if f.name == name)
     if default is None or isinstance(default, bool):
-        return _bool
-    return _limit if isinstance(default, int) else _text
+        return check_bool
+    return _limit if isinstance(default, int) else check_text
 
 
-def _bool(value: Any) -> bool:
+def check_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false is wanted")
     return value
 
 
-def _text(value: Any) -> str:
+def check_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("a text is wanted")
     return value
@@ -250,7 +256,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _not_negative(value: Any) -> int:
+def whole_number(value: Any) -> int:
     number = _number(value)
     if number < 0 or number != int(number):
         raise ValueError("a whole number that is not negative is wanted")
@@ -258,14 +264,14 @@ def _not_negative(value: Any) -> int:
 
 
 def _limit(value: Any) -> int:
-    number = _not_negative(value)
+    number = whole_number(value)
     if number < 1:
         raise ValueError("at least 1 is wanted")
     return number
 
 
 def _interval(value: Any) -> int:
-    number = _not_negative(value)
+    number = whole_number(value)
     if number < 1_000 or number % 1_000 or number > 86_400_000:
         raise ValueError("whole seconds, in ms, from 1000 to 86400000 are wanted")
     return number
@@ -295,7 +301,7 @@ def _histogram(value: Any) -> tuple[HistogramRule, ...]:
         raise ValueError("a list of tables is wanted")
     rules = []
     for entry in value:
-        known = _checked(_table(entry), {"metric": _text, "bins": _bins}, "statsd.histogram")
+        known = checked(_table(entry), {"metric": check_text, "bins": _bins}, "statsd.histogram")
         if "metric" not in known:
             raise ValueError("an entry has no metric")
         rules.append(HistogramRule(**known))
@@ -314,8 +320,8 @@ def _one_of(value: Any, words: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _file_mode(value: Any) -> str:
-    text = _text(value)
-    if text and not (text.isdigit() and int(text, 8) <= 0o777):
+def check_file_mode(value: Any) -> str:
+    text = check_text(value)
+    if text and not re.fullmatch("0?[0-7]{3}", text):
         raise ValueError("an octal file mode such as 0660 is wanted")
     return text
