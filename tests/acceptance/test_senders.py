@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ports = Server(free_port(), free_port(), free_port())
     command = [sys.executable, "-m", "tgres_py.cli.main", "serve", "--data-dir", str(folder / "data"),
                "--http", f"127.0.0.1:{ports.http}", "--carbon", f"127.0.0.1:{ports.carbon}",
-               "--pickle", f"127.0.0.1:{ports.pickle}"]  # fmt: skip
+               "--pickle", f"127.0.0.1:{ports.pickle}", "--statsd=off", "--statsd-mgmt=off"]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TGRES_")}
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(

@@ -57,7 +57,7 @@ def test_a_dsn_that_cannot_work_stops_the_start(
         assert dsn != empty_database
     run = subprocess.run(
         [sys.executable, "-m", "tgres_py.cli.main", "serve", "--data-dir", str(tmp_path / "data"),
-         "--http=off", "--carbon=off", "--pickle=off", "--dsn", dsn],
+         "--http=off", "--carbon=off", "--pickle=off", "--statsd=off", "--statsd-mgmt=off", "--dsn", dsn],
         capture_output=True, text=True, env=environment(), timeout=30,
     )  # fmt: skip
     if account is not None:
