@@ -217,7 +217,7 @@ class _Planner:
         self.event_calls: list[PlannedCall] = []
         self.series = 0
         self.points = 0
-        self.fetched = 0
+        self.fetched: list[Fetch] = []
         self.further_targets = 0
 
     def copy(self) -> _Planner:
@@ -389,6 +389,15 @@ class _Planner:
             remote,
         )
 
+    def take_fetched(self, part: LeafPart) -> bool:
+        """True when an earlier round has fetched all series of a part; they are taken from there."""
+        for number, fetch in enumerate(self.fetched):
+            if (fetch.bundle, fetch.window) == part.key and np.isin(part.ids, fetch.ids).all():
+                part.fetch = number
+                part.rows = np.searchsorted(fetch.ids, part.ids)
+                return True
+        return False
+
     def fetches(self) -> list[Fetch]:
         """The fetches of the leaves that have none yet, and each leaf part's place in the plan's.
         LimitExceeded: too many points.
@@ -396,16 +405,16 @@ class _Planner:
         parts: dict[FetchKey, list[LeafPart]] = {}
         for leaf in self.leaves.values():
             for part in leaf.parts:
-                if part.fetch < 0:
+                if part.fetch < 0 and not self.take_fetched(part):
                     parts.setdefault(part.key, []).append(part)
         out: list[Fetch] = []
         for (bundle, window), same in parts.items():
             ids = np.unique(np.concatenate([part.ids for part in same]))
             for part in same:
-                part.fetch = self.fetched + len(out)
+                part.fetch = len(self.fetched) + len(out)
                 part.rows = np.searchsorted(ids, part.ids)
             out.append(Fetch(ids, bundle, window))
-        self.fetched += len(out)
+        self.fetched += out
         self.points += sum(fetch.points for fetch in out)
         if self.points > self.limits.query_points_max:
             raise LimitExceeded(
