@@ -46,6 +46,8 @@ def toml_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:_}"
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:g}" if value != int(value) else f"{value:.1f}"
     return json.dumps(str(value), ensure_ascii=False)

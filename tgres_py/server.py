@@ -196,10 +196,10 @@ class Server:
         self.listeners: dict[str, Listener] = {}
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
+        self.cluster: Cluster | None = None
         self.ended = asyncio.Event()  # somebody wants the server to stop
         self.failure: ConfigError | None = None  # why it ended by itself
         self._tasks: set[asyncio.Task[None]] = set()
-        self.cluster: Cluster | None = None
         self._drops: dict[str, int] = {}
 
     # -- start -------------------------------------------------------------------------------
