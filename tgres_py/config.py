@@ -45,6 +45,9 @@ from tgres_py.model.rules import (
     read_schemas,
     schemas_from_data,
 )
+from tgres_py.statsd.listen import LISTEN_KEYS, StatsdServer, listen_from_table
+from tgres_py.statsd.settings import StatsdSettings
+from tgres_py.statsd.settings import from_table as statsd_from_table
 
 ENV_PREFIX = "TGRES_"
 ENV_CONFIG = "TGRES_CONFIG"
@@ -188,11 +191,10 @@ class Settings(BaseModel):
     carbon: Listen = _setting(Address("127.0.0.1", 2003), "carbon plaintext, TCP and UDP")
     pickle: Listen = _setting(Address("127.0.0.1", 2004), "carbon pickle, TCP")
     statsd: Listen = _setting(
-        None, "statsd (default 127.0.0.1:8125 later); this version has none: only off is accepted"
+        None,
+        "statsd, UDP and TCP; the TOML file's table [statsd] holds its settings, by etsy's names",
     )
-    statsd_mgmt: Listen = _setting(
-        None, "statsd's management port (8126 later); this version has none: only off is accepted"
-    )
+    statsd_mgmt: Listen = _setting(None, "statsd's management port, TCP")
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
     udp_buffer_bytes: int = _setting(
         32 * MIB,
@@ -283,6 +285,9 @@ class Settings(BaseModel):
     # The TOML file's [[schema]] and [[aggregation]] tables, as they were read.
     schema_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
     aggregation_tables: tuple[dict[str, Any], ...] = Field((), exclude=True)
+    # The TOML file's [statsd] table: how statsd counts, and its list ``servers``.
+    statsd_table: StatsdSettings = Field(StatsdSettings(), exclude=True)
+    statsd_servers_table: tuple[StatsdServer, ...] = Field((), exclude=True)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _sources: Sources | None = PrivateAttr(default=None)
@@ -301,13 +306,6 @@ class Settings(BaseModel):
             parse_retention(value)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("statsd", "statsd_mgmt")
-    @classmethod
-    def _check_statsd(cls, value: Address | None) -> Address | None:
-        if value is not None:
-            raise ValueError("this version has no statsd receiver yet; set it to off")
         return value
 
     @field_validator("log_level", mode="before")
@@ -329,6 +327,14 @@ class Settings(BaseModel):
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
         return _rule_set(self)
 
+    @property
+    def statsd_servers(self) -> tuple[StatsdServer, ...]:
+        """statsd's listeners: those of the table's ``servers``, else UDP and TCP at ``statsd``."""
+        if self.statsd_servers_table or self.statsd is None:
+            return self.statsd_servers_table
+        host, port = self.statsd
+        return StatsdServer("udp", host, port), StatsdServer("tcp", host, port)
+
     def reload(self) -> tuple[Settings, list[str]]:
         """Reads the same sources again, for SIGHUP: what may change while running is taken over.
 
@@ -340,8 +346,10 @@ class Settings(BaseModel):
         fresh = load(self._sources.config_file, self._sources.options, self._sources.environ)
         changed = {n for n in setting_fields() if getattr(fresh, n) != getattr(self, n)}
         waiting = sorted(n for n in changed if not is_reloadable(n))
-        merged = fresh.model_copy(update={n: getattr(self, n) for n in waiting})
-        return merged, waiting
+        kept = [*waiting, "statsd_table", "statsd_servers_table"]
+        if any(getattr(fresh, n) != getattr(self, n) for n in kept[-2:]):
+            waiting.append("[statsd]")
+        return fresh.model_copy(update={n: getattr(self, n) for n in kept}), waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +362,9 @@ class Sources:
 
 
 def setting_fields() -> dict[str, FieldInfo]:
-    """The declared settings, in order of declaration, without the tables of rules."""
-    return {n: f for n, f in Settings.model_fields.items() if not n.endswith("_tables")}
+    """The declared settings, in order of declaration, without those that are tables of the file."""
+    tables = ("_tables", "_table")
+    return {n: f for n, f in Settings.model_fields.items() if not n.endswith(tables)}
 
 
 def setting_extra(name: str) -> dict[str, Any]:
@@ -414,6 +423,8 @@ def load(
             values[name] = value
             origins[name] = origin
     _choose_rules(values, origins)
+    if origins.get("statsd", "").startswith(("environment", "option")):
+        values.pop("statsd_servers_table", None)
     settings = _validate(values, origins)
     settings._origins.update({n: o for n, o in origins.items() if n in values})
     settings._sources = Sources(path, dict(options or {}), environ)
@@ -441,6 +452,9 @@ def _from_file(path: Path | None) -> Found:
             continue  # as in the environment: empty is not set
         origin = f"{path}{_line_of(text, key)}"
         name = key
+        if key == "statsd" and isinstance(value, dict):
+            found |= {n: (v, origin) for n, v in _from_statsd(value, origin).items()}
+            continue
         if key in ("schema", "aggregation") and isinstance(value, list):
             name = f"{key}_tables"
             value = tuple(value)

@@ -1,7 +1,8 @@
-"""``tgres config check|show|sample``."""
+"""``tgres config check|show|sample|import-statsd``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,9 @@ from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
 from tgres_py.config import Settings, load, mask_dsn, mask_password, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
+from tgres_py.errors import ConfigError
 from tgres_py.model.rules import BUILT_IN
+from tgres_py.statsd.import_config import import_config
 
 
 @click.group()
@@ -78,3 +81,18 @@ def sample(as_json: bool) -> None:
         print_json(settings_json())
     else:
         click.echo(sample_toml(), nl=False)
+
+
+@config.command("import-statsd")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_statsd(file: Path) -> None:
+    """Print the settings of a config.js of etsy's statsd as TOML; nothing of it is run.
+
+    Comments at the head list what could not be carried over.
+    """
+    try:
+        imported = import_config(file.read_text(encoding="utf-8", errors="replace"))
+    except (ConfigError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{file}: {reason}") from None
+    click.echo(imported.toml(str(file)), nl=False)
