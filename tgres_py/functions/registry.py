@@ -42,6 +42,7 @@ FAMILIES = (
     "buckets",
     "calculate",
     "captions",
+    "carbonapi",
     "combine",
     "combine_groups",
     "combine_ratio",
