@@ -22,6 +22,7 @@ from http_api.app import make_app
 from http_api.cluster import Cluster
 from http_api.listen import HttpListener
 from receivers import carbon_line, carbon_pickle, tcp, udp
+from receivers.statsd import StatsdReceiver
 from tgres_py import clock, metrics
 from tgres_py.config import Settings
 from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
@@ -38,6 +39,7 @@ from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
+from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
 from tgres_py.storage.postgres import PostgresStore
@@ -194,6 +196,7 @@ class Server:
         self.flusher: Flusher
         self.source: ServerSource
         self.listeners: dict[str, Listener] = {}
+        self.statsd: StatsdReceiver | None = None
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
@@ -277,6 +280,8 @@ class Server:
                 tcp_limits,
                 totals,
             )
+        if settings.statsd_servers:
+            await self._start_statsd(tcp_limits, totals)
         if settings.http:
             if settings.cluster_peers:
                 self.cluster = Cluster(
@@ -288,6 +293,33 @@ class Server:
             log.info("http listens on %s:%d", *self.http.address)
         for name, opened in self.listeners.items():
             log.info("%s listens on %s:%d", name, *opened.address)
+
+    async def _start_statsd(self, tcp_limits: tcp.TcpLimits, totals: tcp.Totals) -> None:
+        settings, table = self.settings, self.settings.statsd_table
+        self.statsd = StatsdReceiver(Aggregator(table, clock.now_s()), self.intake)
+        udp_limits = udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes)
+        unix = (table.socket, table.socket_mod)
+        for number, server in enumerate(settings.statsd_servers):
+            name = "statsd" if server.transport == "udp" else "statsd_tcp"
+            if name in self.listeners:
+                name = f"{name}{number}"
+            opened: Listener
+            if server.socket:
+                raise ConfigError(
+                    f"statsd: {server.socket}: unix stream sockets aren't served; setting socket of "
+                    "[statsd] opens one for datagrams"
+                )
+            if server.transport == "udp":
+                opened = await self.statsd.listen_udp(
+                    name, server.host, server.port, udp_limits, *unix
+                )
+                unix = ("", "")
+            else:
+                opened = await self.statsd.listen_tcp(
+                    name, server.host, server.port, tcp_limits, totals
+                )
+            self.listeners[name] = opened
+        self._spawn(self.statsd.run(), "statsd-flush")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -393,6 +425,8 @@ class Server:
             listener.close()
         for listener in self.listeners.values():
             await listener.drain()
+        if self.statsd is not None:
+            self.statsd.flush_last()
         if self.http is not None:
             await self.http.close()
         for task in list(self._tasks):
