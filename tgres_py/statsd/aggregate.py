@@ -240,9 +240,10 @@ class Aggregator:
     def timers(self) -> dict[str, list[float]]:
         """The values of this interval, in order of arrival."""
         keys, _, sizes, values = self._cells.timers()
-        return dict(
-            zip(keys, (p.tolist() for p in np.split(values, np.cumsum(sizes)[:-1])), strict=True)
-        )
+        parts = np.split(values, np.cumsum(sizes))[
+            :-1
+        ]  # the last one is what follows the last timer
+        return dict(zip(keys, (part.tolist() for part in parts), strict=True))
 
     def delete_counter(self, key: str) -> bool:
         """False when there is no such counter."""
