@@ -583,6 +583,16 @@ def test_limits() -> None:
         draw("png", {}, [many])
 
 
+def test_many_long_series_are_drawn_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By fewer points each, not by refusing: the line is still at its place."""
+    monkeypatch.setattr("http_api.pictures.line_graph.WORK_MAX", 10_000)
+    labels = [Label(str(n), "x", {}) for n in range(10)]
+    many = SeriesBlock.uniform(labels, Grid(T0, T0 + 50_000, 10), np.full((10, 5_000), 30.0))
+    assert len(rows_of(picture(many, colorList="ff0000"), 50, RED)) == 3
+    drawn = draw("svg", {**PLAIN, "graphOnly": "1"}, [many])
+    assert len(drawn) < 20_000
+
+
 def test_guesses_are_those_of_graphite_web() -> None:
     given = {
         "a": "5",

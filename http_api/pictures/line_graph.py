@@ -30,6 +30,7 @@ from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
 
 LEGEND_ITEMS_MAX = 10  # more series: no legend unless asked for
 SERIES_MAX = 1_000
+WORK_MAX = 100_000_000  # points of all lines times the pixels that each may rise: about 2 s
 GAP = 4.0
 
 
@@ -392,8 +393,9 @@ def _between(scale: Scale, count: int) -> list[float]:
 def _consolidated(
     block: SeriesBlock, span_s: float, canvas: Canvas, options: LineOptions
 ) -> SeriesBlock:
-    """No more points than pixels, each series by its own consolidation function."""
-    width = max(1.0, canvas.width / max(options.min_x_step, 0.01))
+    """No more points than pixels, fewer when the series are many; each by its own function."""
+    width = canvas.width / max(options.min_x_step, 0.01)
+    width = max(1.0, min(width, WORK_MAX / canvas.height / len(block)))
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         grid = part.grid
