@@ -104,7 +104,7 @@ def parse_urls(value: object) -> tuple[str, ...]:
 def _has_port(parts: SplitResult) -> bool:
     """Whether the port is a possible one, or none is written."""
     try:
-        return parts.port != 0
+        return parts.port != 0 and not parts.netloc.endswith(":")
     except ValueError:
         return False
 
