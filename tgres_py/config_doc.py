@@ -46,7 +46,7 @@ def toml_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:_}"
-    if isinstance(value, tuple):
+    if type(value) is tuple:  # an Address is one, too
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:g}" if value != int(value) else f"{value:.1f}"
