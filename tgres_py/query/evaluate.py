@@ -123,7 +123,9 @@ def evaluate(
     seconds that it took, with its arguments'.
     """
     evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s), observe)
-    return evaluator.all(plan.targets)
+    # unknown, infinite and overflowing values are answers, not faults
+    with np.errstate(all="ignore"):
+        return evaluator.all(plan.targets)
 
 
 def _deadline_check(deadline_s: float | None) -> Callable[[], None]:
