@@ -210,7 +210,8 @@ def power(values: Matrix, factor: float) -> Matrix:
     negative power, overflow.
     """
     out = np.power(values, factor)
-    return np.where(np.isinf(out) & np.isfinite(values) & np.isfinite(factor), np.nan, out)
+    wrong = np.isinf(out) & np.isfinite(values) & np.isfinite(factor)
+    return np.where(np.isnan(values) | wrong, np.nan, out)
 
 
 @render_function(group="Transform", aliases=("logarithm",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,10 @@ from tgres_py.functions.params import Integer, LooseInteger, String
 from tgres_py.functions.reads import Context, StepSet
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, SeriesBlock
+from tgres_py.model.ident import parse_tags
 
 IDENTITY_STEP_S = 60
+_CALL = re.compile(r"[A-Za-z]+\(.+\)")  # its tags aren't read from inside (as graphite-web)
 
 
 def range_times(function: str, step_s: int, context: Context) -> tuple[Grid, Array]:
@@ -33,8 +36,14 @@ def range_times(function: str, step_s: int, context: Context) -> tuple[Grid, Arr
 
 
 def one_series(name: str, expression: str, grid: Grid, values: Array, xff: float) -> SeriesBlock:
-    label = Label(name, expression, {"name": name}, xff=xff)
+    label = Label(name, expression, _tags_of(name), xff=xff)
     return SeriesBlock.uniform([label], grid, values[None, :])
+
+
+def _tags_of(name: str) -> dict[str, str]:
+    """The tags that a given name holds; of a text that is no series' name it is all name."""
+    tagged = ";" in name and all("=" in tag for tag in name.split(";")[1:])
+    return parse_tags(name) if tagged and not _CALL.fullmatch(name) else {"name": name}
 
 
 def _own_step(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:

@@ -170,7 +170,7 @@ def _bands(block: SeriesBlock, delta: int, seasonality: str, context: Context) -
             middle, off = found.predictions[:, skipped:], delta * found.deviations[:, skipped:]
             both = np.stack([middle - off, middle + off], axis=1)
             index = np.stack([2 * part.index, 2 * part.index + 1], axis=1)
-            parts.append(Part(grid, both.reshape(-1, both.shape[2]), index.reshape(-1)))
+            parts.append(Part(grid, both.reshape(len(both) * 2, both.shape[2]), index.reshape(-1)))
     return SeriesBlock(labels, parts)
 
 

@@ -187,10 +187,12 @@ def stdev(seriesList: SeriesBlock, points: Integer, windowTolerance: Float = 0.1
     eval stdev(a, 2)         => stdev(a,2): 0 1 0 0
     eval stdev(a, 2, 0.6)    => stdev(a,2): _ 1 _ _
     """
-    if points < 1:
-        raise BadRequest(f"target: stdev(): points is {points}; it must be at least 1")
+    if points < 0:
+        raise BadRequest(f"target: stdev(): points is {points}; it must not be negative")
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
+        if points == 0:
+            return part.grid, np.full(part.values.shape, np.nan)
         return part.grid, _deviations(part.values, points, windowTolerance)
 
     def relabel(label: Label) -> Label:
