@@ -1,0 +1,115 @@
+"""Prints how fast statsd's lines are parsed and aggregated, and what a flush of timers takes; npm statsd beside it.
+
+    python -m tests.benchmarks.bench_statsd [--daemon FOLDER]
+
+Counters: 20 lines a datagram, 10,000 keys, buffers as the UDP thread hands them over, in this process; with ``--daemon`` (the
+folder of npm statsd) the same datagrams go over UDP to that daemon, as many as it takes without loss. Flush: 10,000 timers × 100
+values, to a block of points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from receivers.statsd import StatsdReceiver
+from tests.fake_sink import FakeSink
+from tgres_py.kernels.statsd import StatsdCells
+from tgres_py.statsd.aggregate import Aggregator
+from tgres_py.statsd.settings import StatsdSettings
+
+KEYS, LINES_EACH, DATAGRAMS = 10_000, 20, 50_000
+
+
+def datagrams(kind: str) -> list[bytes]:
+    """Keys in random order: nothing is like the round before."""
+    chance = random.Random(1)
+    return [
+        b"\n".join(
+            b"servers.web%04d.requests:%d|%b" % (chance.randrange(KEYS), chance.randrange(1_000), kind.encode())
+            for _ in range(LINES_EACH)
+        )
+        + b"\n"
+        for _ in range(DATAGRAMS)
+    ]  # fmt: skip
+
+
+def lines_per_s(kind: str) -> float:
+    packets = datagrams(kind)
+    buffers = [b"".join(packets[i : i + 2_000]) for i in range(0, DATAGRAMS, 2_000)]
+    aggregator = Aggregator(StatsdSettings())
+    begin = time.perf_counter()
+    for buffer in buffers:
+        aggregator.add(buffer, 2_000, 0)
+    return DATAGRAMS * LINES_EACH / (time.perf_counter() - begin)
+
+
+def flush_s() -> float:
+    receiver = StatsdReceiver(Aggregator(StatsdSettings()), FakeSink())
+    best = 1e9
+    for turn in range(3):
+        for n in range(100):
+            lines = b"".join(b"t.web%d:%d|ms\n" % (i, i * 7919 % (n + 900)) for i in range(KEYS))
+            receiver.aggregator.add(lines, 1, 0)
+        begin = time.perf_counter()
+        receiver.flush(10 * turn)
+        if turn:  # the names are known from the first one on
+            best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def daemon_lines_per_s(folder: Path) -> float:
+    """CPU seconds that the daemon takes for the same datagrams, as lines/s of one core."""
+    with tempfile.TemporaryDirectory() as work:
+        config = Path(work, "config.js")
+        config.write_text("{port: 28150, address: '127.0.0.1', mgmt_port: 28151, backends: []}")
+        process = subprocess.Popen(
+            ["node", "stats.js", str(config)], cwd=folder, stdout=subprocess.DEVNULL
+        )
+        try:
+            time.sleep(1.5)
+            before = cpu_s(process.pid)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for number, packet in enumerate(datagrams("c")):
+                    sock.sendto(packet, ("127.0.0.1", 28150))
+                    if number % 20 == 19:
+                        time.sleep(0.002)
+            time.sleep(1)
+            with socket.create_connection(("127.0.0.1", 28151)) as mgmt:
+                mgmt.sendall(b"counters\n")
+                time.sleep(0.5)
+                text = mgmt.recv(1 << 20).decode()
+            found = [row for row in text.split("\n") if "metrics_received" in row]
+            received = int(found[0].split(":")[1].strip(" ,"))
+            return received / (cpu_s(process.pid) - before)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--daemon", type=Path)
+    daemon = parser.parse_args().daemon
+    print(f"cells: {StatsdCells.__module__}")
+    for kind, label in (("c", "counters"), ("g", "gauges"), ("ms", "timers")):
+        print(f"{label:10} {lines_per_s(kind) / 1e6:6.2f} M lines/s")
+    print(f"flush of {KEYS} timers x 100 values: {flush_s() * 1e3:.0f} ms")
+    if daemon:
+        print(
+            f"npm statsd, counters over UDP: {daemon_lines_per_s(daemon) / 1e6:.2f} M lines per CPU-s"
+        )
+
+
+if __name__ == "__main__":
+    main()

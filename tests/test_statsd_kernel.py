@@ -1,0 +1,222 @@
+"""The native cells of statsd against their pure twin, both below the same aggregator; and both against a slow plain model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgres_py.kernels import statsd_py
+from tgres_py.statsd import aggregate
+from tgres_py.statsd.aggregate import Aggregator
+from tgres_py.statsd.settings import StatsdSettings, from_table
+
+native = pytest.importorskip(
+    "tgres_py.kernels._statsd", reason="the extension isn't built: only the pure twin can run"
+)
+
+_keys = st.sampled_from(
+    ["a", "b", "a.b", "c-d_e", "x" * 40, "a b", "", "é", "a/b", "A9.packets_received"]
+)
+_values = st.one_of(
+    st.integers(-9, 99).map(str),
+    st.floats(allow_nan=False).map(repr),
+    st.decimals(-99, 99, places=2).map(str),
+    st.sampled_from(
+        [
+            "+1",
+            "+.5",
+            "-0",
+            ".5",
+            "5.",
+            "1e3",
+            "1e",
+            "",
+            "--1",
+            "+-1",
+            " 5",
+            "0x10",
+            "Infinity",
+            "1" * 70,
+            "1.2.3",
+            "٣",
+        ]
+    ),
+)
+_types = st.sampled_from(
+    ["c", "c", "c", "g", "g", "ms", "ms", "s", "h", "", "c\r", "ms ", "m", "gg"]
+)
+_rates = st.sampled_from(
+    [
+        "",
+        "",
+        "",
+        "|@0.1",
+        "|@.5",
+        "|@5.",
+        "|@0",
+        "|@1e-1",
+        "|@x",
+        "|",
+        "|@",
+        "|@-1",
+        "|@1|x",
+        "|@1.1.1",
+    ]
+)
+_line = st.builds(lambda k, v, t, r, tail: f"{k}:{v}|{t}{r}{tail}", _keys, _values, _types, _rates, st.sampled_from(["", "", "", "|#t:1", ":3|c"]))  # fmt: skip
+_packet = st.lists(st.one_of(_line, _line, st.text(max_size=6)), max_size=15).map("\n".join)
+
+
+def pair(table: dict[str, Any]) -> list[Aggregator]:
+    made = []
+    for cells in (native.StatsdCells, statsd_py.StatsdCells):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aggregate, "StatsdCells", cells)
+            made.append(Aggregator(from_table(table)))
+    return made
+
+
+def numbers(aggregator: Aggregator, now_s: int) -> dict[str, float]:
+    flushed = dict(aggregator.flush(now_s))
+    return {n: v for n, v in flushed.items() if "graphiteStats" not in n and "processing" not in n}
+
+
+@given(
+    st.lists(st.lists(_packet, max_size=3), max_size=4),
+    st.booleans(),
+    st.integers(3, 12),
+    st.integers(0, 9),
+    st.sampled_from(["", "a", "a.b"]),
+)
+@settings(max_examples=250, deadline=None)
+def test_twins_agree(
+    flushes: list[list[str]], deletes: bool, keys: int, values: int, gone: str
+) -> None:
+    table = {
+        "deleteIdleStats": deletes,
+        "gaugesMaxTTL": 2,
+        "keysMax": keys,
+        "timerValuesMax": values + 1,
+    }
+    twins = pair(table)
+    for number, packets in enumerate(flushes):
+        for aggregator in twins:
+            aggregator.add("\n".join(packets).encode(), len(packets), 5)
+        one, other = twins
+        assert sorted(one.timers().items()) == sorted(other.timers().items())
+        for verb in ("delete_counter", "delete_timer", "delete_gauge"):
+            assert getattr(one, verb)(gone) == getattr(other, verb)(gone)
+        assert one.limits() == other.limits() and one.bad_lines_seen == other.bad_lines_seen
+        a, b = numbers(one, 100 + number), numbers(other, 100 + number)
+        assert a.keys() == b.keys()
+        np.testing.assert_array_equal([a[k] for k in a], [b[k] for k in a])
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes(data: bytes) -> None:
+    one, other = pair({})
+    one.add(data, 1, 0)
+    other.add(data, 1, 0)
+    assert numbers(one, 9) == pytest.approx(numbers(other, 9), nan_ok=True)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["c", "g", "ms", "s"]), st.integers(0, 50), st.sampled_from([1.0, 0.5, 0.1])),
+        max_size=60,
+    ),
+    st.lists(st.sampled_from([90.0, 50.0, 99.9, -10.0, 1.0]), min_size=1, max_size=3, unique=True),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("which", [0, 1])
+def test_against_a_plain_model(which: int, events: list[Any], percentiles: list[float]) -> None:
+    aggregator = pair({"percentThreshold": percentiles})[which]
+    for key, kind, value, rate in events:
+        aggregator.add(f"{key}:{value}|{kind}|@{rate:g}".encode(), 1, 0)
+    flushed = dict(aggregator.flush(100))
+    for name, value in model(events, percentiles).items():
+        assert flushed[name] == pytest.approx(value, rel=1e-9), name
+
+
+def model(events: list[Any], percentiles: list[float]) -> dict[str, float]:
+    """One number after the other, as the reference says."""
+    out: dict[str, float] = defaultdict(float)
+    timers = defaultdict(list)
+    members = defaultdict(set)
+    for key, kind, value, rate in events:
+        if kind == "c":
+            out[f"stats_counts.{key}"] += value / rate
+            out[f"stats.{key}"] += value / rate / 10
+        elif kind == "g":
+            out[f"stats.gauges.{key}"] = value
+        elif kind == "s":
+            members[key].add(value)
+        else:
+            timers[key].append(value)
+            out[f"stats.timers.{key}.count"] += 1 / rate
+            out[f"stats.timers.{key}.count_ps"] += 1 / rate / 10
+    for key, found in members.items():
+        out[f"stats.sets.{key}.count"] = len(found)
+    for key, values in timers.items():
+        values.sort()
+        n = len(values)
+        root = f"stats.timers.{key}."
+        out |= {root + "mean": sum(values) / n, root + "std": statistics.pstdev(values)}
+        out |= {
+            root + "median": statistics.median(values),
+            root + "upper": values[-1],
+            root + "lower": values[0],
+        }
+        for p in percentiles:
+            k = math.floor(abs(p) / 100 * n + 0.5) if n > 1 else 1
+            taken = values[:k] if p > 0 else values[n - k :]
+            if k:
+                tail = f"{p:g}".replace(".", "_").replace("-", "top")
+                side = f"upper_{tail}" if p > 0 else f"lower_{tail}"
+                out |= {root + f"count_{tail}": k, root + f"sum_{tail}": sum(taken)}
+                out |= {
+                    root + side: taken[-1] if p > 0 else taken[0],
+                    root + f"mean_{tail}": sum(taken) / k,
+                }
+    return out
+
+
+def test_keys_that_went_make_room_again() -> None:
+    for aggregator in pair({"deleteIdleStats": True, "keysMax": 2_000}):
+        for turn in range(5):
+            lines = "".join(f"k{turn}.{i}:1|c\n" for i in range(1_900)).encode()
+            aggregator.add(lines, 1, 0)
+            flushed = dict(aggregator.flush(100 + turn))
+            assert flushed[f"stats_counts.k{turn}.1899"] == 1
+        assert aggregator.limits()["keys"] == 0
+
+
+def test_a_timer_with_a_million_values() -> None:
+    values = np.random.default_rng(7).permutation(1_000_000)
+    for aggregator in pair({}):
+        for value in values[:1000].tolist():
+            aggregator.add(b"t:%d|ms" % value, 1, 0)
+        for value in values[1000:].tolist():
+            aggregator._cells.time("t", value, 1.0)
+        flushed = dict(aggregator.flush(100))
+        assert flushed["stats.timers.t.upper_90"] == 899_999
+        assert flushed["stats.timers.t.median"] == 499_999.5
+        assert flushed["stats.timers.t.count"] == 1_000_000
+
+
+def test_sets_are_exact_up_to_their_limit_then_near() -> None:
+    aggregator = Aggregator(StatsdSettings(setExactMax=4_096))
+    aggregator.add("\n".join(f"s:{i}|s" for i in range(4_096)).encode(), 1, 0)
+    aggregator.add("\n".join(f"big:{i}|s" for i in range(50_000)).encode(), 1, 0)
+    flushed = dict(aggregator.flush(100))
+    assert flushed["stats.sets.s.count"] == 4_096
+    assert flushed["stats.sets.big.count"] == pytest.approx(50_000, rel=0.1)
+    assert aggregator._sets["big"].estimated and not aggregator._sets["s"].estimated
