@@ -61,6 +61,7 @@ class ServerCollector(Collector):
         ):
             yield GaugeMetricFamily(name, text, value=value)
         yield from self._peers()
+        yield from self._statsd()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield CounterMetricFamily(
             "process_cpu_seconds", "CPU time of the server, without PostgreSQL.", value=usage.ru_utime + usage.ru_stime
@@ -81,6 +82,25 @@ class ServerCollector(Collector):
             available.add_metric([peer.name], int(peer.available))
         if self._server.cluster:
             yield from (requests, failures, available)
+
+
+    def _statsd(self) -> Iterator[Metric]:
+        """Of statsd's lines, which are no points before they are flushed."""
+        if self._server.statsd is None:
+            return
+        of = self._server.statsd.aggregator
+        for name, text, count in (
+            ("tgres_statsd_bad_lines", "Lines of statsd that were not understood.", of.bad_lines_seen),
+            ("tgres_statsd_events", "Events of DogStatsD clients.", of.inbox.seen),
+            ("tgres_statsd_service_checks", "Service checks, counted only.", of.inbox.checks),
+        ):
+            yield CounterMetricFamily(name, text, value=count)
+        refused = CounterMetricFamily(
+            "tgres_statsd_refused", "What limits of statsd refused.", labels=["limit"]
+        )
+        for limit, count in of.limits().items():
+            refused.add_metric([limit], count)
+        yield refused
 
 
 def resident_bytes() -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from http_api.app import make_app
 from http_api.cluster import Cluster
 from http_api.listen import HttpListener
-from receivers import carbon_line, carbon_pickle, tcp, udp
+from receivers import carbon_line, carbon_pickle, statsd_mgmt, tcp, udp
 from receivers.statsd import StatsdReceiver
 from tgres_py import clock, metrics
 from tgres_py.config import Settings
@@ -40,6 +40,7 @@ from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
 from tgres_py.statsd.aggregate import Aggregator
+from tgres_py.statsd.mgmt import Management
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
 from tgres_py.storage.postgres import PostgresStore
@@ -49,10 +50,13 @@ log = logging.getLogger("tgres")
 RETRY_S = (0.5, 10.0)
 INDEX_EVERY_S = 1.0
 ROOM_EVERY_S = 0.1
-END_S = 10.0  # of the time for stopping: what is kept for closing journal, connections and PostgreSQL
+END_S = (
+    10.0  # of the time for stopping: what is kept for closing journal, connections and PostgreSQL
+)
 STORE_CLOSE_S = 3.0
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
 DROPS_EVERY_S = 5.0
+STATSD_EVENTS_EVERY_S = 0.5
 PING_TIMEOUT_S = 2.0
 
 
@@ -170,7 +174,9 @@ class ServerStatus:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 await server.store.ping()
         except TimeoutError:
-            raise StoreUnavailable(f"PostgreSQL doesn't answer within {PING_TIMEOUT_S:g} s") from None
+            raise StoreUnavailable(
+                f"PostgreSQL doesn't answer within {PING_TIMEOUT_S:g} s"
+            ) from None
 
     def metrics(self) -> bytes:
         self._server.count_kernel_drops()
@@ -319,7 +325,12 @@ class Server:
                     name, server.host, server.port, tcp_limits, totals
                 )
             self.listeners[name] = opened
+        if settings.statsd_mgmt:
+            self.listeners["statsd_mgmt"] = await statsd_mgmt.start(
+                "statsd_mgmt", *settings.statsd_mgmt, Management(self.statsd.aggregator)
+            )
         self._spawn(self.statsd.run(), "statsd-flush")
+        self._spawn(self._watch_statsd_events(), "statsd-events")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -352,7 +363,10 @@ class Server:
         r = self.recovered
         log.info(
             "ready: %d series, %d points and %d late points from the journal in %.1f s",
-            r.series, r.points, r.late, r.seconds,
+            r.series,
+            r.points,
+            r.late,
+            r.seconds,
         )
         if r.damage.records:
             log.error(
@@ -373,6 +387,23 @@ class Server:
         while True:
             await asyncio.sleep(ROOM_EVERY_S)
             self.intake.room()
+
+    async def _watch_statsd_events(self) -> None:
+        while True:
+            await asyncio.sleep(STATSD_EVENTS_EVERY_S)
+            await self._store_statsd_events()
+
+    async def _store_statsd_events(self) -> None:
+        """Puts statsd's events into the store, in order; with the store away they wait."""
+        waiting = self.statsd.aggregator.inbox.events if self.statsd else []
+        while waiting and self.registry.opened:
+            try:
+                await self.store.add_event(waiting[0])
+            except StoreUnavailable:
+                return
+            except TgresError as e:
+                log.warning("statsd: event %r is not stored: %s", waiting[0].what, e)
+            del waiting[0]
 
     async def _serve_flush_requests(self) -> None:
         """NOTIFY tgres_flush, 'glob': SQL readers ask for what is in memory."""
@@ -432,6 +463,9 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STORE_CLOSE_S):
+                await self._store_statsd_events()
         if self.registry.opened:
             await self._last_flush(deadline - clock.monotonic() - END_S)
         await asyncio.to_thread(self.journal.close)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.kernels.statsd import StatsdCells
+from tgres_py.statsd.dogstatsd import Inbox
 from tgres_py.statsd.names import Names
 from tgres_py.statsd.parser import LINE_BYTES_MAX, Event, Kind, LineParser
 from tgres_py.statsd.sets import MemberSet
@@ -48,9 +49,10 @@ class Aggregator:
         self.started_s = started_s
         self.last_msg_seen_s = started_s
         self.bad_lines_seen = 0  # since the start
-        self.refused: Counter[str] = Counter()  # by limit: keys, timed
+        self.refused = Counter({"sets": 0, "timed": 0})  # by limit: keys, timed
         self.timed: list[Timed] = []
         self.key_counts: Counter[str] = Counter()
+        self.inbox = Inbox(settings)
         self._parser = LineParser(settings)
         self._cells = StatsdCells(settings.keysMax, settings.timerValuesMax)
         self._sets: dict[str, MemberSet] = {}
@@ -85,7 +87,7 @@ class Aggregator:
             end = size if end < 0 else end
             if end > at:
                 lines += 1
-                bad += self._line(data[at:end])
+                bad += self._line(data[at:end], now_s)
             at = end + 1
         self.bad_lines_seen += bad
         count = self._cells.count
@@ -95,13 +97,15 @@ class Aggregator:
         if packets:
             self.last_msg_seen_s = now_s
 
-    def _line(self, raw: bytes) -> int:
+    def _line(self, raw: bytes, now_s: int) -> int:
         """Takes one line; how many of its specs were bad."""
         if len(raw) > LINE_BYTES_MAX:
             return 1
         line = raw.decode(errors="replace")
         if self.settings.dumpMessages:
             log.info("%r", line)
+        if (well_formed := self.inbox.take(raw, now_s)) is not None:
+            return not well_formed
         key, events, bad = self._parser.parse(line)
         if bad and self.settings.debug:
             log.info("bad line: %r", line)
@@ -268,7 +272,7 @@ class Aggregator:
         """What limits refused since the start, by limit."""
         cells = self._cells
         counts = {"keys": cells.refused_keys, "timer_values": cells.refused_values}
-        return {**counts, "sets": self.refused["sets"], "timed": self.refused["timed"]}
+        return {**counts, **self.refused, "events": self.inbox.refused}
 
 
 class _Columns:
