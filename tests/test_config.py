@@ -43,7 +43,8 @@ def test_defaults_are_those_that_other_programs_rely_on() -> None:
     assert str(settings.http) == "127.0.0.1:8080"
     assert str(settings.carbon) == "127.0.0.1:2003"
     assert str(settings.pickle) == "127.0.0.1:2004"
-    assert settings.statsd is None and settings.statsd_mgmt is None
+    assert str(settings.statsd) == "127.0.0.1:8125"
+    assert str(settings.statsd_mgmt) == "127.0.0.1:8126"
     assert settings.data_dir == Path("tgres-data")
     assert settings.retention == "10s:6h,1m:7d,10m:5y"
     assert settings.dsn is None
@@ -210,8 +211,8 @@ def test_sample_with_every_line_switched_on_is_the_defaults(tmp_path: Path) -> N
 
 def test_rules_of_the_sample_are_accepted_when_switched_on(tmp_path: Path) -> None:
     lines = sample_toml().splitlines()
-    start = lines.index("# [[schema]]")
-    text = "\n".join(line.removeprefix("# ") for line in lines[start:])
+    start, end = lines.index("# [[schema]]"), lines.index("# [statsd]")
+    text = "\n".join(line[2:] for line in lines[start:end] if not line.startswith("# -"))
     rules = load(write(tmp_path / "t.toml", text), {}, {}).rule_set()
     bundle = rules.match_many(["app.x.count"])[0]
     assert [(a.step_s, a.size) for a in bundle.archives] == [(10, 8_640), (60, 43_200)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 
 from tgres_py.cli.main import main
 from tgres_py.config import Address, Settings, load
+from tgres_py.config_doc import sample_toml
 from tgres_py.errors import ConfigError
+from tgres_py.statsd.doc import rows
 from tgres_py.statsd.import_config import import_config
 from tgres_py.statsd.js import number_text
 from tgres_py.statsd.js_literal import Expression, read_object
@@ -301,3 +304,21 @@ def test_the_command_prints_toml_that_is_accepted(tmp_path: Path) -> None:
     source.write_text("{a: 'x}", encoding="utf-8")
     result = CliRunner().invoke(main, ["config", "import-statsd", str(source)])
     assert result.exit_code != 0
+
+
+# -- documents -----------------------------------------------------------------------------------
+
+
+def test_the_sample_s_table_is_the_defaults_when_it_is_switched_on(tmp_path: Path) -> None:
+    lines = sample_toml().splitlines()
+    start = lines.index("# [statsd]")
+    text = "\n".join(line.removeprefix("# ") for line in lines[start:])
+    assert set(tomllib.loads(text)["statsd"]) == {f.name for f in fields(StatsdSettings)}
+    table = loaded(tmp_path, text).statsd_table
+    deletes = {f"delete{kind}": None for kind in ("Counters", "Timers", "Sets", "Gauges")}
+    assert replace(table, **deletes) == StatsdSettings()  # type: ignore[arg-type]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for row in rows():
+        assert row.help and not row.help.endswith("."), row.name

@@ -45,7 +45,14 @@ from tgres_py.model.rules import (
     read_schemas,
     schemas_from_data,
 )
-from tgres_py.statsd.listen import LISTEN_KEYS, StatsdServer, listen_from_table
+from tgres_py.statsd.listen import (
+    LISTEN_KEYS,
+    LOOPBACK,
+    MGMT_PORT,
+    PORT,
+    StatsdServer,
+    listen_from_table,
+)
 from tgres_py.statsd.settings import StatsdSettings
 from tgres_py.statsd.settings import from_table as statsd_from_table
 
@@ -191,10 +198,12 @@ class Settings(BaseModel):
     carbon: Listen = _setting(Address("127.0.0.1", 2003), "carbon plaintext, TCP and UDP")
     pickle: Listen = _setting(Address("127.0.0.1", 2004), "carbon pickle, TCP")
     statsd: Listen = _setting(
-        None,
+        Address(LOOPBACK, PORT),
         "statsd, UDP and TCP; the TOML file's table [statsd] holds its settings, by etsy's names",
     )
-    statsd_mgmt: Listen = _setting(None, "statsd's management port, TCP")
+    statsd_mgmt: Listen = _setting(
+        Address(LOOPBACK, MGMT_PORT), "statsd's management port, TCP; off where statsd is off"
+    )
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
     udp_buffer_bytes: int = _setting(
         32 * MIB,

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tgres_py.config import Address, Settings, env_name, option_name, setting_extra, setting_fields
+from tgres_py.statsd import doc as statsd_doc
 
 BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
+STATSD_BEGIN, STATSD_END = "<!-- statsd:begin -->", "<!-- statsd:end -->"
 
 _TYPES = {
     "dsn": "text",
@@ -88,7 +90,7 @@ def sample_toml() -> str:
         default = default_text(name)
         lines += [f"# {field.description} ({'; '.join(marks)})"]
         lines += [f"#{name} = {default}" if default else f'#{name} = ""', ""]
-    return "\n".join(lines) + "\n" + RULES_SAMPLE
+    return "\n".join(lines) + "\n" + RULES_SAMPLE + "\n" + statsd_doc.sample_toml()
 
 
 def settings_table() -> str:
@@ -124,12 +126,17 @@ def settings_json() -> list[dict[str, Any]]:
 
 
 def with_table(text: str) -> str:
-    """``text`` with the current table between the marks; ValueError when it has no marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    """``text`` with the current tables between their marks; ValueError when it has no marks."""
+    text = _between(text, BEGIN, END, settings_table())
+    return _between(text, STATSD_BEGIN, STATSD_END, statsd_doc.markdown_table())
+
+
+def _between(text: str, begin_mark: str, end_mark: str, table: str) -> str:
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise ValueError(f"the marks {BEGIN} and {END} are missing")
-    return f"{before}{BEGIN}\n{settings_table()}{END}{after}"
+        raise ValueError(f"the marks {begin_mark} and {end_mark} are missing")
+    return f"{before}{begin_mark}\n{table}{end_mark}{after}"
 
 
 if __name__ == "__main__":
