@@ -216,7 +216,7 @@ def test_sets_are_exact_up_to_their_limit_then_near() -> None:
     aggregator = Aggregator(StatsdSettings(setExactMax=4_096))
     aggregator.add("\n".join(f"s:{i}|s" for i in range(4_096)).encode(), 1, 0)
     aggregator.add("\n".join(f"big:{i}|s" for i in range(50_000)).encode(), 1, 0)
+    assert aggregator._sets["big"].estimated and not aggregator._sets["s"].estimated
     flushed = dict(aggregator.flush(100))
     assert flushed["stats.sets.s.count"] == 4_096
     assert flushed["stats.sets.big.count"] == pytest.approx(50_000, rel=0.1)
-    assert aggregator._sets["big"].estimated and not aggregator._sets["s"].estimated
