@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from receivers import statsd_mgmt
 from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.statsd.inspect import inspect_lists, inspect_numbers
+from tgres_py.statsd.key_report import key_report
 from tgres_py.statsd.mgmt import Management, Statistics
 from tgres_py.statsd.settings import from_table
 
@@ -113,6 +115,14 @@ def test_config_shows_what_is_set() -> None:
     assert "percentThreshold > 0: 50\npercentThreshold > 1: 99.9\n" in text
     assert "deleteIdleStats: true\n" in text and "graphite > globalSuffix: h\n" in text
     assert "keysMax" not in text
+
+
+def test_a_report_lists_the_most_frequent_keys_first() -> None:
+    counts = Counter({"a": 1, "b": 3, "c": 2})
+    time = "Tue Nov 14 2023 22:13:20 GMT+0000"
+    assert key_report(counts, 40, 1_700_000_000) == f"{time} count=3 key=b\n{time} count=2 key=c\n"
+    assert key_report(counts, 100, 0).count("\n") == 3
+    assert key_report(Counter(), 100, 0) == key_report(counts, 0, 0) == ""
 
 
 # -- the listener --------------------------------------------------------------------------------

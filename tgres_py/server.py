@@ -12,6 +12,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
 from tgres_py.statsd.aggregate import Aggregator
+from tgres_py.statsd.key_report import key_report
 from tgres_py.statsd.mgmt import Management
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
@@ -331,6 +333,8 @@ class Server:
             )
         self._spawn(self.statsd.run(), "statsd-flush")
         self._spawn(self._watch_statsd_events(), "statsd-events")
+        if table.keyFlush.interval:
+            self._spawn(self._report_statsd_keys(self.statsd.aggregator), "statsd-keys")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -387,6 +391,22 @@ class Server:
         while True:
             await asyncio.sleep(ROOM_EVERY_S)
             self.intake.room()
+
+    async def _report_statsd_keys(self, aggregator: Aggregator) -> None:
+        """The most frequent keys, to the log or the file that keyFlush names."""
+        of = aggregator.settings.keyFlush
+        while True:
+            await asyncio.sleep(of.interval / 1000)
+            counts, aggregator.key_counts = aggregator.key_counts, Counter()
+            report = await asyncio.to_thread(key_report, counts, of.percent, clock.now_s())
+            if not of.log:
+                for line in report.splitlines():
+                    log.info("statsd: %s", line)
+                continue
+            try:
+                await asyncio.to_thread(_append, of.log, report)
+            except OSError as e:
+                log.error("statsd: keyFlush.log %s: %s", of.log, e.strerror)
 
     async def _watch_statsd_events(self) -> None:
         while True:
@@ -484,6 +504,11 @@ class Server:
             log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
         except Exception:
             log.exception("not all could be written; the rest is in the journal")
+
+
+def _append(path: str, text: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 async def serve(settings: Settings, started: Callable[[Server], None] | None = None) -> None:

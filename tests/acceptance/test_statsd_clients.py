@@ -21,6 +21,7 @@ CONFIG = """\
 flushInterval = 1000
 dialect = "dogstatsd"
 socket = "{folder}/statsd.sock"
+keyFlush = {{ interval = 500, log = "{folder}/keys.log" }}
 """
 
 
@@ -172,6 +173,15 @@ def test_the_management_port(server: Server) -> None:
     assert "'statsd.packets_received':" in ask(b"counters", b"END\n\n")
     assert ask(b"delcounters x\n", b"\n") == "ERROR\n"
     assert ask(b"quit", b"never") == ""
+
+
+def test_the_most_frequent_keys_are_reported(server: Server) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        address = ("127.0.0.1", server.ports["statsd"])
+        sock.sendto(b"few:1|c\noften:1|c\noften:1|ms", address)
+    log = server.folder / "keys.log"
+    wait_for(lambda: log.exists() and "key=few" in log.read_text(), "the report is written")
+    assert " count=2 key=often\n" in log.read_text()
 
 
 def test_the_ledger_counts_what_was_flushed(server: Server) -> None:
