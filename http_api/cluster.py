@@ -19,7 +19,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -40,7 +40,8 @@ CONNECTIONS_MAX = 8  # to one peer
 URL_CHARS_MAX = 2_000  # longer requests are sent as a form
 INLINE_BYTES_MAX = 32_768  # longer answers are read in a worker thread
 CHUNK_BYTES = 65_536
-_FAILED = "tgres.peers_failed"
+# aiohttp before 3.14 knows texts only
+_FAILED: Any = getattr(web, "RequestKey", lambda name, kind: name)("tgres.peers_failed", set)
 _SPECIAL = re.compile(r"([()'\"|\\])")
 
 Pairs = list[tuple[str, str]]
@@ -270,7 +271,7 @@ async def _read(body: bytes, read: Callable[[], T]) -> T:
 
 
 def with_found(nodes: Iterable[FindNode], found: Found) -> list[FindNode]:
-    """Our nodes and those that other nodes have, each path once."""
+    """Our nodes and those that other nodes have, each path once, in the order of their paths."""
     out = {node.path: node for node in nodes}
     for path in found.nodes.keys() | found.branches:
         known = out.get(path) or FindNode(path, path.rpartition(".")[2], False, False)
@@ -278,7 +279,7 @@ def with_found(nodes: Iterable[FindNode], found: Found) -> list[FindNode]:
             is_leaf=known.is_leaf or path in found.nodes,
             is_branch=known.is_branch or path in found.branches,
         )
-    return list(out.values())
+    return [out[path] for path in sorted(out)]
 
 
 def failed_of(request: web.Request) -> set[str]:

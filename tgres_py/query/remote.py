@@ -133,9 +133,10 @@ def join_values(first: tuple[Grid, Matrix], second: tuple[Grid, Matrix]) -> tupl
     start_s = min(a.start_s, b.start_s)
     grid = Grid(start_s, max(a.end_s, b.end_s), a.step_s)
     places = [(one.start_s - start_s) // a.step_s for one in (a, b)]
-    values = np.full(max(places[0] + len(of_a), places[1] + len(of_b)), np.nan)
-    if len(values) > len(of_a) + len(of_b) + max(len(of_a), len(of_b)):
+    slots = max(places[0] + len(of_a), places[1] + len(of_b))
+    if slots > len(of_a) + len(of_b) + max(len(of_a), len(of_b)):
         return first  # far apart: no answer to one question
+    values = np.full(slots, np.nan)
     values[places[1] : places[1] + len(of_b)] = of_b
     own = values[places[0] : places[0] + len(of_a)]
     own[:] = np.where(np.isnan(of_a), own, of_a)
