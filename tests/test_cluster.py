@@ -257,9 +257,8 @@ async def test_a_node_that_failed_is_left_alone_and_comes_back(
         assert len(asked) == 1
         seconds, status = cluster_module.REST_S + 1, 200
         assert await find()
-    assert [record.message.partition(": ")[0].split()[-1] for record in caplog.records] == [
-        record.message.partition(": ")[0].split()[-1] for record in caplog.records[:2]
-    ]
+    assert len(caplog.records) == 2
+    assert "go on without it" in caplog.records[0].message
     assert "answers again" in caplog.records[1].message
 
 
