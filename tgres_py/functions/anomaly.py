@@ -163,14 +163,15 @@ def _medians(
     own, *earlier = blocks
     count = sum(1 for number in shift_numbers(start, end) if number)
     current = {row[0].name: row for row in own.rows()}
+    grid = next((grid for _, grid, _ in own.rows()), None)
     shown: dict[str, Row] = {}
     past: dict[str, list[Matrix]] = {}
     for block in earlier[:count]:
         for row in block.rows():
             name = row[0].name
             if name in current or not fitted:
-                first = next(own.rows(), row)
-                shown.setdefault(name, current.get(name, (row[0], first[1], row[2])))
+                here = row[1] if grid is None else grid
+                shown.setdefault(name, current.get(name, (row[0], here, row[2])))
                 past.setdefault(name, []).append(row[2])
     out = []
     for name, rows in past.items():
