@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from tgres_py.errors import BadRequest
-from tgres_py.functions.params import Float, Integer, Interval, IntOrInterval, Suggest
+from tgres_py.functions.params import Float, Integer, IntOrInterval, Suggest
 from tgres_py.functions.reads import Context, Lookback, Range, StepSet
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Matrix, Part, Row, SeriesBlock
 from tgres_py.functions.summary import column_percentiles
-from tgres_py.functions.timeshift import shift_numbers, shift_seconds
+from tgres_py.functions.timeshift import ShiftUnit, shift_numbers, shift_seconds
 from tgres_py.target.attime import parse_interval
 
 # a deviation as small as the rounding of its own computation is none
@@ -93,9 +93,6 @@ class Baselines:
         shifts = [shift_seconds(arguments["timeShiftUnit"], number) for number in numbers if number]
         # two at least, so that the function gets a list
         return own, *([(own[0] + s, own[1] + s) for s in shifts] or [own])
-
-
-ShiftUnit = Annotated[Interval, Suggest("1h", "6h", "12h", "1d", "2d", "7d", "14d", "30d")]
 
 
 @render_function(group="Calculate", reads=Baselines())

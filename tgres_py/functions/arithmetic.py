@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tgres_py.errors import BadRequest
-from tgres_py.functions.params import Float, Integer, LooseInteger
+from tgres_py.functions.params import Float, LooseInteger, Precision
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.rounding import round_half_even
 from tgres_py.functions.series import Label, Matrix, SeriesBlock
@@ -143,7 +143,7 @@ def scaleToSeconds(seriesList: SeriesBlock, seconds: Float) -> SeriesBlock:
 
 
 @render_function(group="Transform")
-def round(seriesList: SeriesBlock, precision: Integer | None = None) -> SeriesBlock:
+def round(seriesList: SeriesBlock, precision: Precision | None = None) -> SeriesBlock:
     """Rounds to ``precision`` decimals (negative: before the point), ties to the even digit.
 
     load 10s  a 0.5 1.5 _ 2.675 17

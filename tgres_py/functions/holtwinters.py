@@ -7,12 +7,13 @@ step depends on the one before it, so there is a loop over time; all series of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import Array
-from tgres_py.functions.params import Integer, Interval
+from tgres_py.functions.params import Integer, Interval, Suggest
 from tgres_py.functions.reads import Context, Lookback, LookbackAndOwn
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
@@ -22,6 +23,9 @@ ALPHA = 0.1
 BETA = 0.0035
 GAMMA = 0.1
 SEASON_POINTS_MIN = 2
+
+Bootstrap = Annotated[Interval, Suggest("7d", "30d")]
+Season = Annotated[Interval, Suggest("1d", "7d")]
 
 
 @dataclass(slots=True)
@@ -113,8 +117,8 @@ def _fresh(label: Label, name: str, expression: str, tags: dict[str, str]) -> La
 @render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
 def holtWintersForecast(
     seriesList: SeriesBlock,
-    bootstrapInterval: Interval = "7d",
-    seasonality: Interval = "1d",
+    bootstrapInterval: Bootstrap = "7d",
+    seasonality: Season = "1d",
     *,
     context: Context,
 ) -> SeriesBlock:
@@ -142,8 +146,8 @@ def holtWintersForecast(
 def holtWintersConfidenceBands(
     seriesList: SeriesBlock,
     delta: Integer = 3,
-    bootstrapInterval: Interval = "7d",
-    seasonality: Interval = "1d",
+    bootstrapInterval: Bootstrap = "7d",
+    seasonality: Season = "1d",
     *,
     context: Context,
 ) -> SeriesBlock:
@@ -178,8 +182,8 @@ def _bands(block: SeriesBlock, delta: int, seasonality: str, context: Context) -
 def holtWintersConfidenceArea(
     seriesList: SeriesBlock,
     delta: Integer = 3,
-    bootstrapInterval: Interval = "7d",
-    seasonality: Interval = "1d",
+    bootstrapInterval: Bootstrap = "7d",
+    seasonality: Season = "1d",
     *,
     context: Context,
 ) -> SeriesBlock:
@@ -208,8 +212,8 @@ def holtWintersConfidenceArea(
 def holtWintersAberration(
     seriesList: list[SeriesBlock],
     delta: Integer = 3,
-    bootstrapInterval: Interval = "7d",
-    seasonality: Interval = "1d",
+    bootstrapInterval: Bootstrap = "7d",
+    seasonality: Season = "1d",
     *,
     context: Context,
 ) -> SeriesBlock:

@@ -26,12 +26,14 @@ class ParamType:
     """``convert`` raises ValueError, TypeError or BadRequest for what doesn't fit.
 
     ``options``: what an editor offers; with ``is_open`` the function itself judges other values.
+    ``default``: the one to describe when the function tells "not given" from it.
     """
 
     name: str
     convert: Convert
     options: tuple[str, ...] = ()
     is_open: bool = False
+    default: Scalar = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ Integer = Annotated[int, ParamType("integer", _integer)]
 IntOrInf = Annotated[int | float, ParamType("intOrInf", _int_or_inf)]
 Interval = Annotated[str, ParamType("interval", _interval)]
 IntOrInterval = Annotated[int | float | str, ParamType("intOrInterval", _int_or_interval)]
+Precision = Annotated[int, ParamType("integer", _integer, default=0)]
 Node = Annotated[int, ParamType("node", _integer)]
 NodeOrTag = Annotated[int | str, ParamType("nodeOrTag", _node_or_tag)]
 String = Annotated[str, ParamType("string", _string)]

@@ -96,8 +96,9 @@ class Param:
         out: dict[str, Any] = {"name": self.name, "type": self.type.name}
         if self.required or self.hides_default:
             out["required"] = True
-        if self.default is not None and not self.hides_default:
-            out["default"] = self.default
+        default = self.type.default if self.default is None else self.default
+        if default is not None and not self.hides_default:
+            out["default"] = default
         if self.multiple:
             out["multiple"] = True
         if self.options or self.type.options:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.functions.params import Boolean, Date, Integer, Interval
+from tgres_py.functions.params import Boolean, Date, Integer, Interval, Suggest
 from tgres_py.functions.reads import Context, Range, StepSet
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock, concat
 from tgres_py.target.attime import parse_at_time, parse_interval
+
+ShiftUnit = Annotated[Interval, Suggest("1h", "6h", "12h", "1d", "2d", "7d", "14d", "30d")]
 
 SHIFTS_MAX = 1_000
 SHIFT_S_MAX = 200 * 365 * 86_400
@@ -66,7 +68,7 @@ def _has_dst(time_s: int, tz: tzinfo) -> bool:
 @render_function(group="Transform", reads=Shifted())
 def timeShift(
     seriesList: list[SeriesBlock],
-    timeShift: Interval,
+    timeShift: ShiftUnit,
     resetEnd: Boolean = True,
     alignDst: Boolean = False,
 ) -> SeriesBlock:
@@ -125,7 +127,7 @@ def shift_numbers(start: int, end: int) -> range:
 @render_function(group="Transform", reads=Stacked())
 def timeStack(
     seriesList: list[SeriesBlock],
-    timeShiftUnit: Interval = "1d",
+    timeShiftUnit: ShiftUnit = "1d",
     timeShiftStart: Integer = 0,
     timeShiftEnd: Integer = 7,
 ) -> SeriesBlock:
