@@ -55,6 +55,7 @@ def series(name: str, start_s: int, step_s: int, *values: float) -> RemoteSeries
         (part(0, 10), part(0, 10, 5), 0, 10, [5]),
         (part(0, 10, 5), part(0, 10), 0, 10, [5]),
         (part(0, 1, 5), part(10**9, 1, 6), 0, 1, [5]),
+        (part(0, 10, NAN), part(30, 10, 3), 0, 10, [NAN, NAN, NAN, 3]),
     ],
 )
 def test_two_nodes_know_parts_of_one_series(

@@ -102,6 +102,9 @@ class RemoteReads:
                 raise LimitExceeded(what, number, limit, setting)
 
 
+GAP_SLOTS_MAX = 100_000  # unknown slots that may lie between the parts of one series
+
+
 def joined(lists: Iterable[Iterable[RemoteSeries]]) -> list[RemoteSeries]:
     """The series of several nodes, each name once, in the order of their names."""
     found: dict[str, RemoteSeries] = {}
@@ -134,8 +137,8 @@ def join_values(first: tuple[Grid, Matrix], second: tuple[Grid, Matrix]) -> tupl
     grid = Grid(start_s, max(a.end_s, b.end_s), a.step_s)
     places = [(one.start_s - start_s) // a.step_s for one in (a, b)]
     slots = max(places[0] + len(of_a), places[1] + len(of_b))
-    if slots > len(of_a) + len(of_b) + max(len(of_a), len(of_b)):
-        return first  # far apart: no answer to one question
+    if slots > len(of_a) + len(of_b) + GAP_SLOTS_MAX:
+        return first  # far apart: no answer to one question, and not worth the memory between them
     values = np.full(slots, np.nan)
     values[places[1] : places[1] + len(of_b)] = of_b
     own = values[places[0] : places[0] + len(of_a)]
