@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from http_api import pages
+from http_api import pages, shortlinks
 from http_api.cluster import Cluster, name_failed
 from http_api.events import Events
 from http_api.find import Find
@@ -139,12 +139,18 @@ def _add_events(app: web.Application, events: Events) -> None:
 def _add_pages(app: web.Application) -> None:
     for path in pages.PAGES:
         _add(app, path.rstrip("/"), pages.page, "GET")
+    app.router.add_route("GET", "/ui/{name}", pages.file)
+    app.router.add_route("GET", "/s/{path:.*}", shortlinks.shorten)
+    _add(app, "/S/{id:[a-zA-Z0-9]+}", shortlinks.follow, "GET")
     _add(app, "/dashboard/find", pages.find_dashboards, "GET", "POST")
     _add(app, "/dashboard/find_template", pages.find_templates, "GET", "POST")
     for verb in ("load", "delete"):
         _add(app, f"/dashboard/{verb}/{{name}}", pages.no_dashboard, "GET", "POST")
     _add(app, "/dashboard/load_template/{name}/{value}", pages.no_template, "GET", "POST")
     _add(app, "/dashboard/delete_template/{name}", pages.no_template, "GET", "POST")
+    _add(app, "/dashboard/save/{name}", pages.no_saving, "GET", "POST")
+    _add(app, "/dashboard/save_template/{name}/{key}", pages.no_saving, "GET", "POST")
+    _add(app, "/dashboard/create-temporary", pages.no_saving, "GET", "POST")
 
 
 async def _version(request: web.Request) -> web.Response:

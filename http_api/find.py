@@ -96,11 +96,19 @@ class Find:
 
     def nodes(self, query: str, found: Found) -> list[FindNode]:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
-        nodes = with_found(self.source.find(_plain(query)), found)
+        nodes = with_found(self.local(query), found)
         if len(nodes) > NODES_MAX:
             raise LimitExceeded("nodes to list", len(nodes), NODES_MAX, "NODES_MAX")
         nodes.sort(key=_by_name)
         return nodes
+
+    def local(self, query: str) -> list[FindNode]:
+        """This node's own. ``a.`` is the branch ``a`` with nothing after its dot (as graphite-web)."""
+        pattern = _plain(query)
+        if ";" in pattern or len(pattern) < 2 or pattern[-1] != "." or pattern[-2] == ".":
+            return self.source.find(pattern)
+        branches = [node for node in self.source.find(pattern[:-1]) if node.is_branch]
+        return [FindNode(node.path + ".", "", False, True, -1) for node in branches]
 
     def with_intervals(
         self, nodes: Sequence[FindNode], found: Found, now_s: int, wanted: str
@@ -166,7 +174,7 @@ class Find:
             return set()
         return {
             node.path
-            for node in with_found(self.source.find(_plain(query)), found)
+            for node in with_found(self.local(query), found)
             if node.is_leaf or not leaves_only
         }
 

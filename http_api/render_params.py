@@ -66,7 +66,7 @@ def parse_request(params: Params) -> tuple[RenderRequest, Output]:
     output = _output(params, zone)
     now_s = now_of(params, zone)
     ends = [
-        parse_at_time(params.get(name) or default, now_s, zone, name)
+        parse_at_time(params.get(name, default) or "now", now_s, zone, name)
         for name, default in (("from", FROM_DEFAULT), ("until", "now"))
     ]
     if ends[0] == ends[1]:

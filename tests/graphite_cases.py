@@ -60,7 +60,9 @@ def difference(
     expected: list[Case], got: list[Case], now_s: int, options: dict[str, Any]
 ) -> str | None:
     """What differs first, None when nothing does. ``got``: the decoded body of format=json."""
-    names = [_rebased(series["target"], now_s) for series in got]
+    names = [
+        None if series["target"] is None else _rebased(series["target"], now_s) for series in got
+    ]
     if [series["n"] for series in expected] != names:
         return f"names {names}, expected {[series['n'] for series in expected]}"
     for wanted, series in zip(expected, got, strict=True):
@@ -70,11 +72,7 @@ def difference(
         message = (
             _times_differ(wanted["t"], [time - now_s for time in times])
             or _values_differ(wanted["v"], values, options)
-            or (
-                None
-                if _same_tags(wanted["g"], tags)
-                else f"tags {tags}, expected {wanted['g']}"
-            )
+            or (None if _same_tags(wanted["g"], tags) else f"tags {tags}, expected {wanted['g']}")
         )
         if message:
             return f"{wanted['n']}: {message}"

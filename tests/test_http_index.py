@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -121,9 +122,43 @@ async def test_answers_as_graphite_web(client: Client, case: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("path", ["/", "/composer", "/browser/", "/dashboard", "/dashboard/"])
-async def test_pages_are_plain_text(client: Client, path: str) -> None:
-    response = await client.get(path)
-    assert (response.status, response.content_type) == (200, "text/plain")
+async def test_pages_are_one_static_page(client: Client, path: str) -> None:
+    response = await client.get(path + "?target=<b>")
+    assert (response.status, response.content_type) == (200, "text/html")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "<b>" not in await response.text()
+
+
+async def test_parts_of_the_page(client: Client) -> None:
+    page = await (await client.get("/browser")).text()
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(parts) == 2
+    for part in parts:
+        assert part.startswith("/ui/") and (await client.get(part)).status == 200
+    script = await (await client.get("/ui/browser.js")).text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+    assert (await client.get("/ui/nosuch.js")).status == 404
+    assert (await client.get("/ui/..%2Fpages.py")).status == 404
+
+
+async def test_dashboards_are_not_saved(client: Client) -> None:
+    for path in ("save/a", "save_template/a/b", "create-temporary"):
+        response = await client.post(f"/dashboard/{path}", data={"state": "{}"})
+        assert (response.status, response.content_type) == (400, "text/plain")
+        assert (await response.text()).count("\n") == 1
+
+
+async def test_a_path_that_ends_in_a_dot_is_the_branch_before_it(client: Client) -> None:
+    async def found(path: str, **params: str) -> Any:
+        return await (await client.get(f"/metrics/{path}", params=params)).json()
+
+    tree = {"text": "", "id": "servers.", "leaf": 0, "expandable": 1, "allowChildren": 1}
+    assert await found("find", query="servers.") == [tree]
+    rows = await found("find", query="servers.web0*.", format="json")
+    assert [row["path"] for row in rows] == [f"servers.web0{n}." for n in (1, 2, 3)]
+    assert await found("expand", query="servers.") == {"results": ["servers."]}
+    for nothing in ("shapes.saw.", "no.such.", "servers..", "."):
+        assert await found("expand", query=nothing) == {"results": []}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from http_api.formats.look import Look
 from http_api.formats.points import Points, numbers
 from http_api.reply import dump_json
 from tgres_py.errors import LimitExceeded
-from tgres_py.functions.series import Grid, Label, Matrix, SeriesBlock
+from tgres_py.functions.series import UNNAMED, Grid, Label, Matrix, SeriesBlock
 
 
 def encode(
@@ -76,7 +76,8 @@ def pieces(
 
 
 def _named(label: Label) -> tuple[bytes, bytes]:
-    return dump_json(label.name), dump_json(label.tags)
+    is_unnamed = label.name == UNNAMED and "unnamed" in label.options
+    return dump_json(None if is_unnamed else label.name), dump_json(label.tags)
 
 
 def _times(grid: Grid) -> range:

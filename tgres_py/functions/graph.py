@@ -10,7 +10,7 @@ from tgres_py.errors import BadRequest
 from tgres_py.functions.params import Date, Float, LooseInteger, String
 from tgres_py.functions.reads import Context, StepSet, half_range
 from tgres_py.functions.registry import render_function
-from tgres_py.functions.series import Grid, Label, SeriesBlock
+from tgres_py.functions.series import UNNAMED, Grid, Label, SeriesBlock
 from tgres_py.functions.special import constant
 from tgres_py.target.attime import parse_at_time
 
@@ -171,8 +171,11 @@ def verticalLine(
     if not context.from_s <= at_s <= context.until_s:
         side = "before the start" if at_s < context.from_s else "after the end"
         raise BadRequest(f"target: verticalLine(): ts {ts!r} lies {side} of the range")
-    name = label or ""
+    # without a label JSON says null, and what is made of the name says None (as graphite-web)
+    name = UNNAMED if label is None else label
     made = Label(name, name, {"name": name}, xff=context.xff).drawn(drawAsInfinite=True)
+    if label is None:
+        made = made.drawn(unnamed=True)
     # two values as graphite-web has them, of which one lies in the range
     return SeriesBlock.uniform(
         [_named_and_coloured(made, None, color)], Grid(at_s, at_s, 1), np.ones((1, 2))

@@ -20,6 +20,8 @@ Option = bool | int | float | str
 Options = dict[str, Option]
 Row = tuple["Label", "Grid", Matrix]
 
+UNNAMED = "None"  # with the option of this name: a series that nobody named
+
 
 @dataclass(slots=True, frozen=True)
 class Grid:
@@ -42,7 +44,7 @@ class Label:
     ``path_expression``: the expression that made it, which aggregates use for their own name;
     ``cf``: function that consolidates it to fewer points; ``xff``: known/total needed for that;
     ``options``: how it is to be drawn, under graphite-web's names (color, alpha, lineWidth, dashed,
-    drawAsInfinite, secondYAxis, stacked, invisible).
+    drawAsInfinite, secondYAxis, stacked, invisible), and ``unnamed`` (see UNNAMED).
     """
 
     name: str
