@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +24,7 @@ from tgres_py.model.points import Parsed, Reason, empty_block
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
 SAMPLE_BYTES_MAX = 120
 DRAIN_QUIET_S = 0.05
+LOOP_TURNS = 5  # after these an accepted connection has its protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,14 @@ class TcpListener:
         self.address: tuple[str, int] = ("", 0)
         self._waiting = False
         self._servers: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
+        self._last_accepted: list[socket.socket] = []
         self._idle_check: asyncio.TimerHandle | None = None
 
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
         self.address = address_of(sockets[0])
+        self._sockets = sockets
         loop = asyncio.get_running_loop()
         for sock in sockets:
             self._servers.append(await loop.create_server(lambda: Connection(self), sock=sock))
@@ -75,13 +80,21 @@ class TcpListener:
             self._schedule_idle_check(loop)
 
     def close(self) -> None:
-        """Stops listening; open connections are read on."""
+        """Stops listening; open connections are read on, those that wait for being accepted as well."""
+        for sock in self._sockets:
+            self._last_accepted += _accept_waiting(sock)
         for server in self._servers:
             server.close()
 
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Reads until nothing more comes (or the time is over), then closes the connections."""
         deadline = clock.monotonic() + timeout_s
+        loop = asyncio.get_running_loop()
+        while self._last_accepted:
+            sock = self._last_accepted.pop()
+            await loop.connect_accepted_socket(lambda: Connection(self), sock)
+        for _ in range(LOOP_TURNS):
+            await asyncio.sleep(0)
         seen = -1
         while self.connections and clock.monotonic() < deadline:
             if seen == self.reads and not self._waiting:
@@ -271,6 +284,20 @@ class Connection(asyncio.BufferedProtocol):
         self._keep(b"")
         parsed = Parsed(empty_block(), Counter({reason: 1}), [(reason, sample)])
         self._listener.sink.accept(self._listener.name, parsed, self._peer)
+
+
+def _accept_waiting(sock: socket.socket) -> list[socket.socket]:
+    """The connections that the kernel has completed and the event loop has not seen yet.
+
+    Their senders may have sent all they had and gone; closing the listening socket would reset them.
+    """
+    accepted: list[socket.socket] = []
+    with suppress(OSError):
+        while True:
+            connection, _ = sock.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted
 
 
 def _text_of(peername: object) -> str:

@@ -324,6 +324,20 @@ async def test_drain_reads_what_was_sent() -> None:
 
 
 @on_both_loops
+async def test_a_sender_that_was_not_accepted_yet_loses_nothing() -> None:
+    """Listening ends while whole senders wait in the kernel's backlog: they came, sent and went."""
+    sink = FakeSink()
+    listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink)
+    for _ in range(3):  # without a turn of the event loop
+        with socket.create_connection(listener.address) as sender:
+            sender.sendall(STREAM)
+    listener.close()
+    await listener.drain()
+    assert sink.points == POINTS * 3
+    assert listener.accepted == 3
+
+
+@on_both_loops
 async def test_address_in_use_is_one_sentence() -> None:
     sink = FakeSink()
     async with served(sink) as listener:
