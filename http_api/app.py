@@ -14,6 +14,7 @@ from typing import Protocol
 from aiohttp import web
 
 from http_api import pages, shortlinks
+from http_api.admin import Admin
 from http_api.cluster import Cluster, name_failed
 from http_api.events import Events
 from http_api.find import Find
@@ -60,6 +61,7 @@ def make_app(
     status: Status,
     settings: HttpSettings | None = None,
     cluster: Cluster | None = None,
+    admin: Admin | None = None,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
     other nodes, and ends them with itself.
@@ -94,6 +96,9 @@ def make_app(
     _add(app, "/readyz", _readyz(status), "GET")
     _add(app, "/metrics", _metrics(status, find), "GET", "POST")
     _add_pages(app)
+    if admin is not None:
+        _add(app, "/admin", admin.list, "GET")
+        app.router.add_route("POST", r"/admin/{verb:[a-z0-9_.-]+}", admin.run)
     return app
 
 

@@ -265,3 +265,26 @@ def test_on_duplicate_and_xff_are_the_defaults_of_the_rules() -> None:
     settings = load(environ={"TGRES_ON_DUPLICATE": "sum", "TGRES_XFF": "0.25"})
     bundle = settings.rule_set().match_many(["a.x"])[0]
     assert (bundle.on_duplicate, bundle.xff) == ("sum", 0.25)
+
+
+def test_the_admin_token_is_a_setting_or_the_first_line_of_a_file(tmp_path: Path) -> None:
+    token = "0123456789abcdef"
+    assert load(environ={}).admin_secret == ""
+    assert load(environ={"TGRES_ADMIN_TOKEN": token}).admin_secret == token
+    file = write(tmp_path / "token", f"{token}!\nmore\n")
+    assert load(environ={"TGRES_ADMIN_TOKEN_FILE": str(file)}).admin_secret == f"{token}!"
+    for environ, message in (
+        ({"TGRES_ADMIN_TOKEN": "short"}, "admin_token: at least 16"),
+        ({"TGRES_ADMIN_TOKEN_FILE": str(write(tmp_path / "s", "short"))}, "s: at least 16"),
+        ({"TGRES_ADMIN_TOKEN_FILE": str(tmp_path / "nosuch")}, "No such file"),
+        ({"TGRES_ADMIN_TOKEN": token, "TGRES_ADMIN_TOKEN_FILE": str(file)}, "both given"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(environ=environ)
+
+
+def test_a_reload_takes_a_new_admin_token_over(tmp_path: Path) -> None:
+    file = write(tmp_path / "token", "the first of the tokens")
+    settings = load(environ={"TGRES_ADMIN_TOKEN_FILE": str(file)})
+    write(file, "the second of the tokens")
+    assert settings.reload()[0].admin_secret == "the second of the tokens"

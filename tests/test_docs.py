@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import click
 import pytest
 
-from tgres_py.cli.main import VERBS
+from tgres_py.cli.main import VERBS, main
 from tgres_py.config import setting_fields
 from tgres_py.config_doc import (
     BEGIN,
@@ -51,13 +53,24 @@ def test_readme_names_every_verb() -> None:
         assert f"`tgres {verb}" in README
 
 
+def options_of(command: click.Command) -> Iterator[str]:
+    """The options of a command and of all below it."""
+    for parameter in command.params:
+        yield from parameter.opts
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from options_of(below)
+
+
 def test_settings_that_the_readme_names_exist() -> None:
     endings = r"_(?:s|bytes|max)"
     named = set(re.findall(rf"`([a-z]+(?:_[a-z]+)*{endings})`", README)) - {"step_s"}
     assert named and named <= set(setting_fields())
-    options = set(re.findall(r"(?<!\w)--([a-z][a-z-]+)", README))
-    flags = {"json", "plot", "help", "config", "from"}
-    assert {o.replace("-", "_") for o in options - flags} <= set(setting_fields())
+    options = set(re.findall(r"(?<!\w)--[a-z][a-z-]+", README))
+    assert options - {"--help"} <= set(options_of(main))
 
 
 def test_every_setting_is_used() -> None:

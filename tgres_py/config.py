@@ -58,12 +58,14 @@ from tgres_py.statsd.settings import from_table as statsd_from_table
 
 ENV_PREFIX = "TGRES_"
 ENV_CONFIG = "TGRES_CONFIG"
-# TGRES_CONFIG names the file, TGRES_URL is the clients' --url, TGRES_PURE=1 leaves the native kernels out.
-_ENV_OTHERS = {ENV_CONFIG, "TGRES_URL", "TGRES_PURE"}
+# TGRES_CONFIG names the file, TGRES_URL and TGRES_TOKEN are the clients' --url and --token, TGRES_PURE=1 leaves the native kernels out.
+_ENV_OTHERS = {ENV_CONFIG, "TGRES_URL", "TGRES_TOKEN", "TGRES_PURE"}
 # Kubernetes puts the addresses of a service called "tgres" or "tgres-…" into every container's environment.
 _ENV_KUBERNETES = re.compile(
     r"TGRES_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
+
+TOKEN_CHARS_MIN = 16
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -114,6 +116,16 @@ def _has_port(parts: SplitResult) -> bool:
         return parts.port != 0 and not parts.netloc.endswith(":")
     except ValueError:
         return False
+
+
+def check_token(token: str) -> str:
+    """The token. ValueError: one that is quickly guessed or can't stand in a header."""
+    if len(token) < TOKEN_CHARS_MIN or not token.isascii() or not token.isprintable():
+        raise ValueError(
+            f"at least {TOKEN_CHARS_MIN} printable ASCII characters are needed, "
+            "for example those of `openssl rand -hex 24`"
+        )
+    return token
 
 
 Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
@@ -203,6 +215,15 @@ class Settings(BaseModel):
     )
     statsd_mgmt: Listen = _setting(
         Address(LOOPBACK, MGMT_PORT), "statsd's management port, TCP; off where statsd is off"
+    )
+    admin_token: str = _setting(
+        "",
+        "secret of at least 16 characters that opens the operator verbs under /admin; without one "
+        "there are none",
+        reloadable=True,
+    )
+    admin_token_file: Path | None = _setting(
+        None, "file whose first line is the admin token", reloadable=True
     )
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
     udp_buffer_bytes: int = _setting(
@@ -300,6 +321,7 @@ class Settings(BaseModel):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _sources: Sources | None = PrivateAttr(default=None)
+    _admin_secret: str = PrivateAttr(default="")
 
     @field_validator("dsn")
     @classmethod
@@ -307,6 +329,11 @@ class Settings(BaseModel):
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("a DSN starts with postgresql://")
         return value
+
+    @field_validator("admin_token")
+    @classmethod
+    def _check_token(cls, value: str) -> str:
+        return check_token(value) if value else value
 
     @field_validator("retention")
     @classmethod
@@ -331,6 +358,11 @@ class Settings(BaseModel):
     def dsn_masked(self) -> str | None:
         """The DSN for logs and people: without its password."""
         return None if self.dsn is None else mask_dsn(self.dsn)
+
+    @property
+    def admin_secret(self) -> str:
+        """The token of admin_token or admin_token_file, as it was when the settings were read."""
+        return self._admin_secret
 
     def rule_set(self) -> RuleSet:
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
@@ -436,6 +468,7 @@ def load(
         values.pop("statsd_servers_table", None)
     settings = _validate(values, origins)
     settings._origins.update({n: o for n, o in origins.items() if n in values})
+    settings._admin_secret = _admin_secret(settings)
     settings._sources = Sources(path, dict(options or {}), environ)
     return settings
 
@@ -469,7 +502,7 @@ def _from_file(path: Path | None) -> Found:
             value = tuple(value)
         elif key not in setting_fields():
             raise ConfigError(f"{origin}: unknown setting {key}{_suggest(key, setting_fields())}")
-        elif key in ("data_dir", "schemas", "aggregation"):
+        elif key in ("data_dir", "schemas", "aggregation", "admin_token_file"):
             value = path.parent / str(value)
         found[name] = (value, origin)
     return found
@@ -549,6 +582,20 @@ def _choose_rules(values: dict[str, Any], origins: dict[str, str]) -> None:
         del values[tables], origins[tables]
 
 
+def _admin_secret(settings: Settings) -> str:
+    """The admin token, from wherever it is; empty when there is none. ConfigError."""
+    file = settings.admin_token_file
+    if file is None:
+        return settings.admin_token
+    if settings.admin_token:
+        raise ConfigError("admin_token and admin_token_file are both given; keep one of them")
+    try:
+        return check_token(file.read_text(encoding="utf-8").partition("\n")[0].strip())
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"admin_token_file {file}: {reason}") from None
+
+
 def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(values)
@@ -558,6 +605,7 @@ def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if first["type"] != "value_error":
             shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
+            shown = "what is given" if name == "admin_token" else shown
             reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
         raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None
 

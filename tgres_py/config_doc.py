@@ -21,6 +21,7 @@ _TYPES = {
     "data_dir": "path",
     "schemas": "path",
     "aggregation": "path",
+    "admin_token_file": "path",
     "retention": "retention",
     "cluster_peers": "list of URLs",
 }
@@ -64,7 +65,7 @@ def type_name(name: str) -> str:
         return "word"
     if default is None or isinstance(default, Address):
         return "host:port or off"
-    return {bool: "true/false", int: "whole number", float: "number"}[type(default)]
+    return {str: "text", bool: "true/false", int: "whole number", float: "number"}[type(default)]
 
 
 def default_text(name: str) -> str:

@@ -19,12 +19,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from http_api.admin import Admin as AdminApi
 from http_api.app import make_app
 from http_api.cluster import Cluster
 from http_api.listen import HttpListener
 from receivers import carbon_line, carbon_pickle, statsd_mgmt, tcp, udp
 from receivers.statsd import StatsdReceiver
 from tgres_py import clock, metrics
+from tgres_py.admin.frame import Admin, AdminVerbs
 from tgres_py.config import Settings
 from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import Flusher, Pace
@@ -198,7 +200,7 @@ class Server:
             series_max=settings.series_max,
             name_bytes_max=settings.name_bytes_max,
         )
-        self.store: Store
+        self.store: PostgresStore
         self.journal: Journal
         self.intake: Intake
         self.flusher: Flusher
@@ -295,7 +297,9 @@ class Server:
                 self.cluster = Cluster(
                     settings.cluster_peers, settings.cluster_timeout_s, settings.response_bytes_max
                 )
-            app = make_app(self.source, ServerStatus(self), settings, self.cluster)
+            verbs = AdminVerbs(Admin(self.store, self, settings))
+            admin = AdminApi(verbs, lambda: self.settings.admin_secret)
+            app = make_app(self.source, ServerStatus(self), settings, self.cluster, admin)
             self.http = HttpListener(app)
             await self.http.start(*settings.http)
             log.info("http listens on %s:%d", *self.http.address)

@@ -66,10 +66,12 @@ def shown_value(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if name == "dsn":
         return mask_dsn(value) if value else None
+    if name == "admin_token":
+        return "***" if value else None
     if name == "cluster_peers":
         return tuple(mask_password(url) for url in value)
     if value is None:
-        return None if name in RULE_SETTINGS else "off"
+        return None if name in (*RULE_SETTINGS, "admin_token_file") else "off"
     return value if isinstance(value, bool | int | float) else str(value)
 
 

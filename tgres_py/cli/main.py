@@ -18,6 +18,7 @@ VERBS = {
     "find": ("tgres_py.cli.find", "find", "Ask a server for the nodes that match a glob."),
     "config": ("tgres_py.cli.config", "config", "Check, show or print settings."),
     "schema": ("tgres_py.cli.schema", "schema", "Explain retention rules."),
+    "series": ("tgres_py.cli.series", "series", "List, remove, restore, rename and merge series."),
     "blast": ("tgres_py.cli.blast", "blast", "Send load to a carbon receiver."),
 }
 

@@ -169,6 +169,19 @@ class EmbeddedPostgres:
                 log.warning("%s; next try in %.1f s", error, delay_s)
 
 
+def running_dsn(data_dir: Path) -> str | None:
+    """The DSN of the PostgreSQL that another process runs on ``data_dir``; None when none does."""
+    data = data_dir.absolute()
+    lines = _pid_file(data)
+    if len(lines) < 8 or lines[7].strip() != "ready":
+        return None
+    if not lines[0].isdigit() or not _is_postmaster(int(lines[0]), data):
+        return None
+    # where another account was given the directory as a descriptor, the descriptor is no path for us
+    socket_dir = str(data) if lines[4].startswith("/proc/self/fd/") else lines[4]
+    return f"postgresql://{ROLE}@/postgres?host={quote(socket_dir)}&port={lines[3]}"
+
+
 class _Launcher:
     """What is the same at every start of one data directory: programs, account, paths. Blocks."""
 

@@ -1,0 +1,1 @@
+"""Operator verbs: each is one declaration, run inside a server (over HTTP) or on the store alone (by the CLI)."""
