@@ -1,9 +1,13 @@
-"""Fixtures: one PostgreSQL for the whole run, started as a user's would be, and a fresh database for each test."""
+"""Fixtures: one PostgreSQL for each process of the run, started as a user's would be, and a fresh database for each test.
+
+The whole suite is spread over two to four processes; a run of chosen files or tests stays in one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import socket
 import tempfile
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.migrate import migrate
@@ -24,7 +29,24 @@ TEMPLATE = "tgres_template"
 # Nothing of a test run has to survive a power cut.
 _QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
+PROCESSES_MAX = 4
+
+# How long an example takes is up to the machine and what else runs there.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
+
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes for ``-n auto``, our default: 0 (no further ones) unless the whole suite runs."""
+    if config.args != config.getini("testpaths") or config.option.keyword:
+        return 0
+    config.option.dist = "worksteal"
+    return min(os.cpu_count() or 1, PROCESSES_MAX)
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

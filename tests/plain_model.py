@@ -140,4 +140,6 @@ def consolidate(cf: Cf, known: list[float], factor: int) -> float:
         case Cf.ABSMIN:
             return min(known, key=abs)
         case Cf.MEDIAN:
-            return statistics.median(known)
+            low, high = statistics.median_low(known), statistics.median_high(known)
+            mean = (low + high) / 2
+            return low / 2 + high / 2 if math.isinf(mean) else mean

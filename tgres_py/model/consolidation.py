@@ -92,13 +92,14 @@ def _select(
 
 
 def _median(block: Floats, known: Bools, count: NDArray[np.intp]) -> Floats:
-    """The middle known value, or the mean of the two in the middle."""
+    """The middle known value, or the mean of the two in the middle (finite where both are)."""
     ordered = np.sort(block, axis=1)  # NaN last
     lower = np.maximum((count - 1) // 2, 0)[:, None]
     upper = np.minimum(count // 2, block.shape[1] - 1)[:, None]
     low = np.take_along_axis(ordered, lower, axis=1)[:, 0]
     high = np.take_along_axis(ordered, upper, axis=1)[:, 0]
-    middle: Floats = np.where(low == high, low, (low + high) / 2)
+    mean = (low + high) / 2
+    middle: Floats = np.where(np.isinf(mean), low / 2 + high / 2, mean)  # halves don't overflow
     return middle
 
 
