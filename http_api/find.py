@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -30,7 +30,7 @@ from http_api.reply import (
     reply_json,
 )
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.query.source import FindNode, SeriesSource
+from tgres_py.query.source import FindNode, SeriesSource, is_wide
 from tgres_py.target.attime import parse_at_time
 
 QUERIES_MAX = 1_000
@@ -42,6 +42,7 @@ _PACKED = {
     "msgpack": (msgpack_writer.dumps, "application/x-msgpack"),
 }
 _by_name = itemgetter(1)
+T = TypeVar("T")
 
 
 class Find:
@@ -77,7 +78,7 @@ class Find:
             raise BadRequest(f"format: Invalid value {wanted!r}; {', '.join(FORMATS)} are served")
         pattern = _completer_query(query, variants) if wanted == "completer" else query
         found = (await self.elsewhere([pattern], params))[pattern]
-        nodes = self.nodes(pattern, found)
+        nodes = await self.in_thread([pattern], partial(self.nodes, pattern, found))
         if leaves_only:
             nodes = [node._replace(is_branch=False) for node in nodes if node.is_leaf]
         make: Callable[[], Any]
@@ -93,6 +94,12 @@ class Find:
         if wanted in _PACKED:
             return await self.reply_packed(make, request, wanted, len(nodes))
         return await reply_json(make, params, request, len(nodes), self.bytes_max)
+
+    async def in_thread(self, patterns: Sequence[str], look_up: Callable[[], T]) -> T:
+        """What ``look_up`` finds; where it may take long, the event loop goes on meanwhile."""
+        if is_wide(self.source, patterns):
+            return await asyncio.to_thread(look_up)
+        return look_up()
 
     def nodes(self, query: str, found: Found) -> list[FindNode]:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
@@ -163,7 +170,11 @@ class Find:
         if len(queries) > QUERIES_MAX:
             raise BadRequest(f"query: {len(queries)} are more than {QUERIES_MAX}")
         remote = await self.elsewhere(queries, params)
-        found = {query: self.paths(query, remote[query], bool(leaves_only)) for query in queries}
+
+        def look_up() -> dict[str, set[str]]:
+            return {query: self.paths(query, remote[query], bool(leaves_only)) for query in queries}
+
+        found = await self.in_thread(queries, look_up)
         entries = sum(map(len, found.values()))
         make = partial(_expanded, found, bool(by_query))
         failed_of(request).update(*(one.failed for one in remote.values()))
@@ -181,7 +192,11 @@ class Find:
     async def index(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         local = params.number("local")
-        names = set(self.source.names(self.source.expand("**")))
+
+        def all_names() -> set[str]:
+            return set(self.source.names(self.source.expand("**")))
+
+        names = await self.in_thread(["**"], all_names)
         if self.cluster is not None and not local:
             others, failed = await self.cluster.texts("metrics/index.json", [])
             failed_of(request).update(failed)

@@ -68,6 +68,9 @@ class FakeSource:
         self.tag_index.add_lines(f"{name}\n".encode(), len(self.by_id))
         self.by_id.append((name, bundle, rings))
 
+    def count(self) -> int:
+        return len(self.by_id)
+
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
         return self.tree.expand(pattern, limit, "query_series_max")
 

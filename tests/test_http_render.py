@@ -395,3 +395,41 @@ def test_json_shows_series_without_points_beside_others() -> None:
 def test_json_stops_at_its_limit() -> None:
     with pytest.raises(LimitExceeded, match="response_bytes_max"):
         encode([block([1.0] * 100, 0, 1)], bytes_max=500)
+
+
+@pytest.mark.parametrize(
+    ("path", "in_thread"),
+    [
+        ("/render?target=a.*", True),
+        ("/render?target=template(a.$x)&template[x]=*", True),
+        ("/render?target=applyByNode(a.o*,0,'%25.t*')", True),
+        ("/render?target=a.one&target=alias(a.two,'b')", False),
+        ("/metrics/find?query=a.*", True),
+        ("/metrics/find?query=a.one", False),
+        ("/metrics/expand?query=a.*", True),
+        ("/metrics/index.json?x=", True),
+    ],
+)
+async def test_patterns_over_many_series_are_looked_up_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, path: str, in_thread: bool
+) -> None:
+    source = make_source()
+    threads = set()
+
+    def watched(name: str) -> None:
+        real = getattr(source, name)
+
+        def look_up(*args: Any) -> Any:
+            threads.add(threading.current_thread() is not threading.main_thread())
+            return real(*args)
+
+        monkeypatch.setattr(source, name, look_up)
+
+    for name in ("expand", "find"):
+        watched(name)
+    monkeypatch.setattr("tgres_py.query.source.INLINE_SERIES_MAX", 1)
+    async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
+        separator = "&" if "?" in path else "?"
+        response = await client.get(f"{path}{separator}{TIMES}")
+        assert response.status == 200, await response.text()
+    assert threads == {in_thread}

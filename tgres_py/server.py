@@ -92,6 +92,9 @@ class ServerSource:
         with self._index_lock:
             self._registry.sync_index()
 
+    def count(self) -> int:
+        return len(self._registry)
+
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
         self.sync_index()
         return self._registry.tree.expand(pattern, limit, "query_series_max")

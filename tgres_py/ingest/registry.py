@@ -300,7 +300,7 @@ class Registry:
 
     def names(self, ids: Ids) -> list[str]:
         first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)
-        if last - first + 1 == len(ids) and (np.diff(ids) == 1).all():
+        if len(ids) > 16 and last - first + 1 == len(ids) and (np.diff(ids) == 1).all():
             names = self.table.name_lines(first, last + 1).decode().split("\n")
             names.pop()
             return names

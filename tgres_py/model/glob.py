@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import re2  # type: ignore[import-untyped]
 
@@ -28,6 +29,7 @@ from tgres_py.errors import BadRequest, LimitExceeded
 PATTERN_CHARS_MAX = 16_384
 ELEMENTS_MAX = 128
 BRACE_DEPTH_MAX = 16
+KEPT_CHARS_MAX = 256  # the matchers of longer elements aren't kept
 LITERALS_MAX = 4_096  # an element of more literal variants than this is matched by re2
 
 GLOBSTAR = "**"
@@ -76,15 +78,24 @@ def compile_element(pattern: str) -> ElementMatcher:
     """A matcher of one element (not of ``**``). LimitExceeded for braces nested too deeply."""
     if not has_magic(pattern):
         return _literal_matcher(pattern, (pattern,))
+    if ends := _star_ends(pattern):
+        return ElementMatcher(pattern, None, _ends_filter(*ends), ends)
+    return _compile_kept(pattern) if len(pattern) <= KEPT_CHARS_MAX else _compile(pattern)
+
+
+def _compile(pattern: str) -> ElementMatcher:
+    """Of an element with braces, sets, question marks or several stars."""
     tree = _parse(pattern)
     if literals := _expand_literals(tree):
         return _literal_matcher(pattern, literals)
     if _has_open_set(tree) and (variants := _variants(tree)):
         # a set that goes on behind a brace: braces come first, as in graphite-web
         tree = [_Piece("", tuple([_Piece(text)] for text in variants))]
-    if ends := _star_ends(pattern):
-        return ElementMatcher(pattern, None, _ends_filter(*ends), ends)
     return ElementMatcher(pattern, None, _re2_filter(pattern, tree))
+
+
+# as many as re2 itself keeps, so that no more of its memory is held
+_compile_kept = lru_cache(maxsize=128)(_compile)
 
 
 def _literal_matcher(pattern: str, literals: tuple[str, ...]) -> ElementMatcher:

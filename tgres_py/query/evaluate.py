@@ -21,7 +21,7 @@ from tgres_py.model.ident import parse_tags
 from tgres_py.query.limits import QueryLimits
 from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
 from tgres_py.query.remote import Peers, RemoteNeeded, RemoteReads, with_remote
-from tgres_py.query.source import SeriesSource
+from tgres_py.query.source import SeriesSource, is_wide
 
 FETCHES_AT_ONCE = 4
 ROUNDS_MAX = 5
@@ -53,7 +53,8 @@ async def in_rounds(plan: Plan, source: SeriesSource, work: Callable[[Fetched], 
             return await work(fetched)
         except FurtherNeeded as needed:
             extend = partial(plan.extend, needed.wanted)
-        await _remotely(plan.remote, extend)
+            texts = [text for _, further in needed.wanted for text in further.targets]
+        await _remotely(plan.remote, extend, is_wide(source, texts))
     raise BadRequest(
         f"target: functions that make targets of series are nested more than {ROUNDS_MAX - 1} deep"
     )
@@ -65,17 +66,21 @@ async def plan_with(
     """The plan of a request that reads from other nodes too, unless it forbids that. Errors of
     make_plan.
     """
-    if peers is None or request.local:
-        return make_plan(request, source, limits)
-    remote = RemoteReads(peers, request.now_s, limits)
-    return await _remotely(remote, lambda: make_plan(request, source, limits, remote))
+    remote = None
+    if peers is not None and not request.local:
+        remote = RemoteReads(peers, request.now_s, limits)
+    texts = (*request.targets, *request.templates.values())
+    plan = partial(make_plan, request, source, limits, remote)
+    return await _remotely(remote, plan, is_wide(source, texts))
 
 
-async def _remotely(remote: RemoteReads | None, plan: Callable[[], T]) -> T:
-    """What ``plan`` gives, once all that it needs of other nodes is loaded."""
+async def _remotely(remote: RemoteReads | None, plan: Callable[[], T], wide: bool) -> T:
+    """What ``plan`` gives, once all that it needs of other nodes is loaded; a ``wide`` one is made
+    in a thread.
+    """
     for _ in range(LOADS_MAX):
         try:
-            return plan()
+            return await asyncio.to_thread(plan) if wide else plan()
         except RemoteNeeded as needed:
             assert remote is not None
             await remote.load(needed.keys)

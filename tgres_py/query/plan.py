@@ -363,28 +363,34 @@ class _Planner:
 
     def make_leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
         ids, names, bundles = self.expand(node)
+        remote = _remote_key(node, asked)
         # one decision for each bundle, not for each series: equal bundles are the same object
-        keys = np.fromiter(map(id, bundles), np.int64, len(bundles))
-        distinct, first, group = np.unique(keys, return_index=True, return_inverse=True)
-        specs = [bundles[place] for place in first.tolist()]
-        windows = [self.window(spec, asked) for spec in specs]
-        in_reach = np.array([window is not None for window in windows], dtype=bool)[group]
+        distinct = {id(bundle): bundle for bundle in bundles}
+        windows = {key: self.window(bundle, asked) for key, bundle in distinct.items()}
+        functions = {
+            key: str(bundle.cf) if self.limits.consolidate_by_cf else "average"
+            for key, bundle in distinct.items()
+        }
+        if len(distinct) == 1:
+            [(key, bundle)] = distinct.items()
+            window = windows[key]
+            if window is None:
+                return Leaf(node.text, [], [], [], remote)
+            part = LeafPart((bundle, window), ids, np.arange(len(ids)))
+            return Leaf(node.text, names, [functions[key]] * len(ids), [part], remote)
+        group = np.fromiter(map(id, bundles), np.int64, len(bundles))
+        in_reach = np.isin(group, [key for key, window in windows.items() if window])
         place_of = np.cumsum(in_reach) - 1
         parts = []
-        for number, (spec, window) in enumerate(zip(specs, windows, strict=True)):
+        for key, window in windows.items():
             if window:
-                at = np.flatnonzero(group == number) if len(distinct) > 1 else np.arange(len(ids))
-                parts.append(LeafPart((spec, window), ids[at], place_of[at]))
-        functions = [str(spec.cf) if self.limits.consolidate_by_cf else "average" for spec in specs]
-        remote = _remote_key(node, asked)
-        if in_reach.all():
-            used = [functions[number] for number in group.tolist()]
-            return Leaf(node.text, names, used, parts, remote)
+                at = np.flatnonzero(group == key)
+                parts.append(LeafPart((distinct[key], window), ids[at], place_of[at]))
         kept = np.flatnonzero(in_reach).tolist()
         return Leaf(
             node.text,
             [names[place] for place in kept],
-            [functions[number] for number in group[kept].tolist()],
+            [functions[id(bundles[place])] for place in kept],
             parts,
             remote,
         )

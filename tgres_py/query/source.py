@@ -4,13 +4,14 @@ rows overlaid by the ring cache, events from the store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.glob import has_magic
 from tgres_py.model.nametree import TreeNode
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
@@ -21,6 +22,11 @@ FindNode = TreeNode
 
 
 class SeriesSource(Protocol):
+    # Names are looked up in any thread.
+
+    def count(self) -> int:
+        """How many series there are."""
+
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
         """Ids of the series whose path matches a glob, in the order of their names (code points).
 
@@ -81,3 +87,14 @@ class EventSource(Protocol):
 
 class Source(SeriesSource, TagSource, EventSource, Protocol):
     """What the HTTP API needs."""
+
+
+# A pattern over more series than these may take some milliseconds, and is looked up in a thread.
+INLINE_SERIES_MAX = 20_000
+
+
+def is_wide(source: SeriesSource, patterns: Iterable[str]) -> bool:
+    """Whether looking up path patterns or targets may take longer than the event loop can spare."""
+    return source.count() > INLINE_SERIES_MAX and any(
+        has_magic(pattern) or "seriesByTag" in pattern for pattern in patterns
+    )

@@ -33,11 +33,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from tgres_py.errors import BadRequest, TargetSyntaxError
 
 NESTING_MAX = 64
 TARGET_CHARS_MAX = 65_536
+KEPT_CHARS_MAX = 1_024  # the trees of longer targets aren't kept
 
 Scalar = int | float | str | bool | None
 
@@ -308,11 +310,19 @@ def parse_target(text: str) -> Node:
     """
     if len(text) > TARGET_CHARS_MAX:
         raise BadRequest(f"target: {len(text)} characters are more than {TARGET_CHARS_MAX}")
+    return _parse_kept(text) if len(text) <= KEPT_CHARS_MAX else _parse(text)
+
+
+def _parse(text: str) -> Node:
     parser = _Parser(text)
     node = parser.target()
     if parser.peek():
         raise parser.fail(f"unexpected {parser.peek()!r} after the end of the expression")
     return node
+
+
+# a dashboard asks the same targets each time it is refreshed; trees are frozen, so all may share them
+_parse_kept = lru_cache(maxsize=4_096)(_parse)
 
 
 def resolve_templates(node: Node, overrides: Mapping[str, str] | None = None) -> Node:
