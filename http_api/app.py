@@ -20,6 +20,7 @@ from http_api.events import Events
 from http_api.find import Find
 from http_api.functions import Functions
 from http_api.json_errors import errors_as_json
+from http_api.meters import Meters, metering
 from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
 from http_api.tags import Tags, wrong_method
@@ -62,11 +63,13 @@ def make_app(
     settings: HttpSettings | None = None,
     cluster: Cluster | None = None,
     admin: Admin | None = None,
+    meters: Meters | None = None,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
     other nodes, and ends them with itself.
     """
     settings = settings or DefaultHttpSettings()
+    meters = meters or Meters()
     workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")
     drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
 
@@ -75,14 +78,15 @@ def make_app(
         workers.shutdown(wait=False, cancel_futures=True)
         drawer.shutdown(wait=False, cancel_futures=True)
 
-    app = web.Application(middlewares=[errors_as_text], client_max_size=settings.body_bytes_max)
+    middlewares = [errors_as_text, metering(meters)]
+    app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
     find = Find(source, settings.response_bytes_max, cluster)
     functions = Functions()
-    render = Render(source, settings, workers, drawer, cluster)
+    render = Render(source, settings, workers, drawer, cluster, meters)
     _add(app, "/render", render.view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")

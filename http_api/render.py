@@ -19,6 +19,7 @@ from aiohttp import web
 from http_api import meta, pictures, stream
 from http_api.cluster import failed_of
 from http_api.formats import FORMATS
+from http_api.meters import Meters
 from http_api.render_params import Output, now_of, parse_request, zone_of
 from http_api.reply import (
     accepts_gzip,
@@ -105,20 +106,24 @@ class Render:
         workers: Executor,
         drawer: Executor | None = None,
         peers: Peers | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
         self.workers = workers
         self.drawer = drawer or workers
         self.peers = peers
+        self.meters = meters or Meters()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         wanted, output = parse_request(params)
         timeout_s = self.settings.query_timeout_s
+        watch = _Watch(timeout_s)
+        begin_s = watch.last_s
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self.answer(request, wanted, output, timeout_s)
+                answer = await self.answer(request, wanted, output, watch)
         except TimeoutError:
             raise LimitExceeded(
                 "seconds of a query",
@@ -126,13 +131,14 @@ class Render:
                 math.ceil(timeout_s),
                 "query_timeout_s",
             ) from None
-        return answer if isinstance(answer, web.Response) else await answer
+        sent = answer if isinstance(answer, web.Response) else await answer
+        self.meters.rendered(output.format, clock.monotonic() - begin_s, watch.laps)
+        return sent
 
     async def answer(
-        self, request: web.Request, wanted: RenderRequest, output: Output, timeout_s: float
+        self, request: web.Request, wanted: RenderRequest, output: Output, watch: _Watch
     ) -> web.Response | Awaitable[web.StreamResponse]:
         """The response, or, when it is long, what sends it."""
-        watch = _Watch(timeout_s)
         plan = await plan_with(wanted, self.source, self.settings, self.peers)
         watch.lap("plan")
         if output.explain == "plan":
@@ -152,8 +158,9 @@ class Render:
             failed_of(request).update(plan.remote.failed)
         begin = partial(self.begin, plan, fetched, output, watch)
         if output.format in pictures.CONTENT_TYPES:
-            return await self.picture(request, output, begin)
+            return await self.picture(request, plan, output, begin)
         chunks, first = await self.run(plan.points, begin)
+        self.count(plan)
         content_type = "text/javascript" if output.jsonp else FORMATS[output.format].content_type
         if len(first) < stream.CHUNK_BYTES:
             if len(first) <= INLINE_GZIP_BYTES_MAX or not accepts_gzip(request):
@@ -173,11 +180,13 @@ class Render:
     async def picture(
         self,
         request: web.Request,
+        plan: Plan,
         output: Output,
         begin: Callable[[], tuple[Iterator[bytes], bytes]],
     ) -> web.Response:
         loop = asyncio.get_running_loop()
         chunks, first = await loop.run_in_executor(self.drawer, begin)
+        self.count(plan)
         body = b"".join((first, *chunks))
         content_type = pictures.CONTENT_TYPES[output.format]
         headers = dict(pictures.HEADERS)
@@ -222,6 +231,11 @@ class Render:
 
         body, headers = await self.in_worker(work)
         return reply(body, headers=headers)
+
+    def count(self, plan: Plan) -> None:
+        """Counts what was read, of all rounds of a plan together."""
+        self.meters.points_read += plan.points
+        self.meters.series_read += sum(len(fetch.ids) for fetch in plan.fetches)
 
     async def in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.workers, work)

@@ -19,6 +19,7 @@ from typing import cast
 from receivers.sink import Sink, WireFormat
 from receivers.sockets import address_of, bind_all
 from tgres_py import clock
+from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.points import Parsed, Reason, empty_block
 
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
@@ -47,7 +48,11 @@ class Totals:
 
 
 class TcpListener:
-    """One listening address. ``accepted``, ``refused``, ``reads`` count connections and reads since the start."""
+    """One listening address.
+
+    ``accepted``, ``refused``, ``reads``, ``bytes`` count connections, reads and what was read since the
+    start; ``busy``: seconds that the event loop was held by what was read at a time.
+    """
 
     def __init__(
         self, name: str, wire: WireFormat, sink: Sink, limits: TcpLimits, totals: Totals
@@ -61,6 +66,8 @@ class TcpListener:
         self.refused = 0
         self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
         self.reads = 0
+        self.bytes = 0
+        self.busy = Histogram(QUICK_S)
         self.connections: set[Connection] = set()
         self.address: tuple[str, int] = ("", 0)
         self._waiting = False
@@ -190,7 +197,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         self._listener.reads += 1
-        self.last_read = clock.monotonic()
+        self._listener.bytes += nbytes
+        begin = self.last_read = clock.monotonic()
         data = self._listener.buffer[: self._in_front + nbytes]
         if self._in_front == len(self._tail) and len(data) >= self._wanted:
             self._parse(data)
@@ -198,6 +206,7 @@ class Connection(asyncio.BufferedProtocol):
             self._grow(data[self._in_front :])
         if len(data) == len(self._listener.buffer) and not self._listener.waiting:
             self._let_others_read()
+        self._listener.busy.observe(clock.monotonic() - begin)
 
     def eof_received(self) -> None:
         """The sender is done: what it sent last is complete, even without its line feed."""

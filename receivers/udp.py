@@ -22,6 +22,7 @@ from receivers.sink import Parse, Sink
 from receivers.sockets import address_of, bind_all
 from tgres_py import clock
 from tgres_py.kernels import udp as kernel
+from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.points import Parsed, Reason, empty_block
 
 SO_RCVBUFFORCE = 33  # Linux; lets root exceed net.core.rmem_max
@@ -46,7 +47,11 @@ class UdpLimits:
 
 
 class UdpListener:
-    """One listening address. ``datagrams`` counts those read since the start."""
+    """One listening address.
+
+    ``datagrams`` and ``bytes`` count what was read since the start; ``busy``: seconds that the event loop
+    was held by one buffer.
+    """
 
     def __init__(
         self, name: str, parse: Parse, sink: Sink, limits: UdpLimits, sockets: list[socket.socket]
@@ -57,6 +62,8 @@ class UdpListener:
         self.limits = limits
         self.address = address_of(sockets[0])
         self.datagrams = 0
+        self.bytes = 0
+        self.busy = Histogram(QUICK_S)
         self.rcvbuf_bytes = min(_enlarge(sock, limits.rcvbuf_bytes) for sock in sockets)
         self._sockets = sockets
         self._inodes = {os.fstat(sock.fileno()).st_ino for sock in sockets}
@@ -100,6 +107,11 @@ class UdpListener:
             return self._kernel_drops
         return sum(_drops_in(table, self._inodes) for table in PROC_TABLES)
 
+    @property
+    def queued_bytes(self) -> int:
+        """Read, not yet parsed."""
+        return self._queued_bytes
+
     # The reading thread
 
     def _read(self) -> None:
@@ -126,6 +138,7 @@ class UdpListener:
             for _ in range(ROUNDS_MAX):
                 used, datagrams = kernel.drain(sock, buffer, self.limits.datagrams_max)
                 self.datagrams += datagrams
+                self.bytes += used
                 if used:
                     self._hand_over(bytes(buffer[:used]))
                 if used < self.limits.buffer_bytes and datagrams < self.limits.datagrams_max:
@@ -162,9 +175,10 @@ class UdpListener:
                 return False
             data = self._queue.popleft()
             self._queued_bytes -= len(data)
-        parsed = self.parse(data, clock.now_s(), self.sink.registry)
-        if parsed.received:
-            self.sink.accept(self.name, parsed, "")
+        with self.busy.timed():
+            parsed = self.parse(data, clock.now_s(), self.sink.registry)
+            if parsed.received:
+                self.sink.accept(self.name, parsed, "")
         return True
 
     def _report_overload(self) -> None:

@@ -24,7 +24,7 @@ OFF = [f"--{name}=off" for name in ("http", "carbon", "pickle", "statsd", "stats
 
 def environment(**more: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TGRES_")}
-    return {**clean, "PYTHONPATH": str(ROOT), **more}
+    return {**clean, "PYTHONPATH": str(ROOT), "TGRES_SELF_METRICS_S": "0", **more}
 
 
 def refusal(folder: Path, *args: str) -> str:

@@ -68,6 +68,7 @@ _ENV_KUBERNETES = re.compile(
 TOKEN_CHARS_MIN = 16
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+OWN_POINTS_S = 90 * 86_400  # how long the server's own points are kept, as carbon's sample rules do
 
 
 class Address(NamedTuple):
@@ -303,10 +304,22 @@ class Settings(BaseModel):
         6.0, "time that another node has to answer", unit="s", gt=0, le=600
     )
 
+    self_metrics_s: int = _setting(
+        60,
+        "the server stores points about itself this often, as carbon does; 0 = never",
+        group="Behaviour",
+        unit="s",
+        ge=0,
+        le=86_400,
+    )
+    self_metrics_prefix: str = _setting(
+        "carbon.agents.{host}-a",
+        "first part of their names; {host} is the host's name (their retention is self_metrics_s:90d "
+        "unless a schema rule says otherwise)",
+    )
     consolidate_by_cf: bool = _setting(
         False,
         "maxDataPoints consolidates by each series' own function instead of Graphite's average",
-        group="Behaviour",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "debug, info, warning or error", reloadable=True
@@ -610,6 +623,17 @@ def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
         raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None
 
 
+def _own_points_rule(settings: Settings) -> list[SchemaRule]:
+    """The built-in rule for the server's own points: with another step than theirs, nothing would be
+    rolled up.
+    """
+    step_s = settings.self_metrics_s
+    if not step_s:
+        return []
+    pattern = ".+".join(map(re.escape, settings.self_metrics_prefix.strip(".").split("{host}")))
+    return [SchemaRule("own points", rf"^{pattern}\.", ((step_s, OWN_POINTS_S // step_s),))]
+
+
 def _rule_set(settings: Settings) -> RuleSet:
     origins = settings.origins
     default = SchemaRule(
@@ -623,7 +647,11 @@ def _rule_set(settings: Settings) -> RuleSet:
         schemas = read_schemas(settings.schemas)
     else:
         source = origins.get("schema_tables", "")
-        schemas = [*schemas_from_data(settings.schema_tables, source), default]
+        schemas = [
+            *schemas_from_data(settings.schema_tables, source),
+            *_own_points_rule(settings),
+            default,
+        ]
     aggregation: list[AggregationRule] = []
     if settings.aggregation is not None:
         aggregation = read_aggregation(settings.aggregation)

@@ -24,6 +24,7 @@ _TYPES = {
     "admin_token_file": "path",
     "retention": "retention",
     "cluster_peers": "list of URLs",
+    "self_metrics_prefix": "text",
 }
 
 RULES_SAMPLE = """\

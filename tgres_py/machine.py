@@ -1,8 +1,9 @@
-"""How much memory this process may use: the machine's, or less when a control group (container) says so."""
+"""What this process may use and what it uses: memory, CPU, files."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 
@@ -35,3 +36,26 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where /proc doesn't tell."""
+    try:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def open_files() -> int:
+    """Open file descriptors; 0 where /proc doesn't tell."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # without the listing's own
+    except OSError:
+        return 0
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process, without PostgreSQL's."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

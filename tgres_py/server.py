@@ -23,6 +23,7 @@ from http_api.admin import Admin as AdminApi
 from http_api.app import make_app
 from http_api.cluster import Cluster
 from http_api.listen import HttpListener
+from http_api.meters import Meters
 from receivers import carbon_line, carbon_pickle, statsd_mgmt, tcp, udp
 from receivers.statsd import StatsdReceiver
 from tgres_py import clock, metrics
@@ -37,6 +38,8 @@ from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
 from tgres_py.machine import memory_bytes
+from tgres_py.metrics.agents import OwnPoints, prefix_of
+from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.ident import canonical
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
@@ -196,8 +199,8 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.embedded: EmbeddedPostgres | None = None
-        self.ring = RingStore()
-        self.registry = Registry(
+        self.ring: RingStore = RingStore()
+        self.registry: Registry = Registry(
             settings.rule_set().match_many,
             self.ring,
             series_max=settings.series_max,
@@ -213,6 +216,9 @@ class Server:
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
+        self.tcp_totals: tcp.Totals = tcp.Totals()
+        self.meters: Meters = Meters()
+        self.runtime: Runtime = Runtime()
         self.ended = asyncio.Event()  # somebody wants the server to stop
         self.failure: ConfigError | None = None  # why it ended by itself
         self._tasks: set[asyncio.Task[None]] = set()
@@ -238,6 +244,11 @@ class Server:
         self._spawn(self._index(), "index")
         self._spawn(self._watch_room(), "room")
         self._spawn(self._watch_drops(), "udp-drops")
+        self.runtime.start()
+        self._spawn(self.runtime.watch_loop(), "loop-lag")
+        if self.settings.self_metrics_s:
+            own = OwnPoints(self, prefix_of(self.settings.self_metrics_prefix))
+            self._spawn(own.run(self.settings.self_metrics_s), "own-points")
 
     async def _start_store(self) -> None:
         settings = self.settings
@@ -269,7 +280,7 @@ class Server:
     async def _start_listeners(self) -> None:
         settings, sink = self.settings, self.intake
         tcp_limits = tcp.TcpLimits(connections_max=settings.connections_max)
-        totals = tcp.Totals()
+        totals = self.tcp_totals
         line_format = carbon_line.wire_format(settings.line_bytes_max)
         if settings.carbon:
             host, port = settings.carbon
@@ -302,7 +313,8 @@ class Server:
                 )
             verbs = AdminVerbs(Admin(self.store, self, settings))
             admin = AdminApi(verbs, lambda: self.settings.admin_secret)
-            app = make_app(self.source, ServerStatus(self), settings, self.cluster, admin)
+            status = ServerStatus(self)
+            app = make_app(self.source, status, settings, self.cluster, admin, self.meters)
             self.http = HttpListener(app)
             await self.http.start(*settings.http)
             log.info("http listens on %s:%d", *self.http.address)
@@ -479,6 +491,7 @@ class Server:
     async def stop(self) -> None:
         """Stops in order, within ``shutdown_s``; what can't be written stays in the journal."""
         deadline = clock.monotonic() + self.settings.shutdown_s
+        self.runtime.stop()
         for listener in self.listeners.values():
             listener.close()
         for listener in self.listeners.values():

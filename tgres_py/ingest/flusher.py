@@ -27,6 +27,7 @@ from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Floats, Reader, archives_of
 from tgres_py.ingest.rows import joined, rows_of_block
 from tgres_py.kernels import FLOOR_NONE
+from tgres_py.measure import Histogram
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.storage.port import ChunkRows, Store
@@ -85,6 +86,9 @@ class Flusher:
         self.flushes = 0
         self.failures = 0
         self.checkpoints = 0
+        self.flush_seconds = Histogram()
+        self.merge_seconds = Histogram()
+        self.checkpoint_seconds = Histogram()
         self._merger = LateMerger(self.registry, reader)
         self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
         self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
@@ -145,7 +149,8 @@ class Flusher:
             await self._relieve()
             await self._freshen()
         if self._checkpoint_due():
-            await self.checkpoint()
+            with self.checkpoint_seconds.timed():
+                await self.checkpoint()
 
     def _checkpoint_due(self) -> bool:
         if self.journal is None:
@@ -254,9 +259,10 @@ class Flusher:
     async def _flush_chunk(self, segment: int, until_slot: int) -> None:
         """Writes the slots of one chunk below ``until_slot``, then frees them."""
         async with self._sealed(segment, until_slot):
-            rows = await self.rows_of(segment, self.ring.span(segment)[0], until_slot)
-            if rows:
-                await self.store.write_chunks(rows)
+            with self.flush_seconds.timed():
+                rows = await self.rows_of(segment, self.ring.span(segment)[0], until_slot)
+                if rows:
+                    await self.store.write_chunks(rows)
         self.flushes += 1
         self.intake.ledger.flushed += sum(
             int((~np.isnan(r.dp)).sum()) for r in rows if r.archive == 0
@@ -368,7 +374,8 @@ class Flusher:
             batch = self.intake.take_late(LATE_BATCH)
             try:
                 await self._create_series()
-                await self._merge_batch(batch)
+                with self.merge_seconds.timed():
+                    await self._merge_batch(batch)
             except BaseException:
                 self.intake.give_back_late(batch)
                 raise

@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import ConfigError
+from tgres_py.measure import Histogram
 from tgres_py.model.points import Ids, Times, Values
 
 log = logging.getLogger(__name__)
@@ -260,6 +261,8 @@ class Journal:
         self.incarnation = self.old_files[-1].incarnation + 1 if self.old_files else 1
         self.bytes_written = 0
         self.syncs = 0
+        self.failures = 0
+        self.sync_seconds = Histogram()
         self.failed: str | None = None  # why nothing can be written at the moment
         self._interval_s = sync_s / 2
         self._number = self.old_files[-1].number if self.old_files else 0
@@ -391,6 +394,7 @@ class Journal:
                 if self.failed is None:
                     log.error("journal: %s; going on in memory, trying again", e)
                 self.failed = str(e)
+                self.failures += 1
                 todo[:0] = self._unsynced
                 self._unsynced = []
                 self._count_pending(todo)
@@ -440,7 +444,8 @@ class Journal:
             del todo[:end]
 
     def _sync(self) -> None:
-        os.fdatasync(self._fd)
+        with self.sync_seconds.timed():
+            os.fdatasync(self._fd)
         self.syncs += 1
         self._unsynced = []
         self._synced_size = self._sizes[self._number]

@@ -48,7 +48,9 @@ class Aggregator:
         self.names = Names(settings)
         self.started_s = started_s
         self.last_msg_seen_s = started_s
-        self.bad_lines_seen = 0  # since the start
+        self.bad_lines_seen = 0  # since the start, as the two below
+        self.packets_seen = 0
+        self.lines_seen = 0
         self.refused = Counter({"sets": 0, "timed": 0})  # by limit: keys, timed
         self.timed: list[Timed] = []
         self.key_counts: Counter[str] = Counter()
@@ -90,6 +92,8 @@ class Aggregator:
                 bad += self._line(data[at:end], now_s)
             at = end + 1
         self.bad_lines_seen += bad
+        self.packets_seen += packets
+        self.lines_seen += lines
         count = self._cells.count
         for leaf, number in zip(OWN_COUNTERS, (bad, packets, lines), strict=True):
             if number:
@@ -267,6 +271,11 @@ class Aggregator:
             "flush_time": self._flush_ms,
             "flush_length": self._flush_bytes,
         }
+
+    @property
+    def keys(self) -> int:
+        """Counters, timers and gauges that are held."""
+        return self._cells.keys
 
     def limits(self) -> dict[str, int]:
         """What limits refused since the start, by limit."""

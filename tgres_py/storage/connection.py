@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from tgres_py import clock
 from tgres_py.errors import ConfigError, StoreUnavailable
+from tgres_py.measure import Histogram
 
 SERVER_VERSION_MIN = 14
 
@@ -102,18 +104,28 @@ class Connector:
 
 
 class Pool:
-    """At most ``size`` connections, opened when needed; the one used last is used next."""
+    """At most ``size`` connections, opened when needed; the one used last is used next.
+
+    ``in_use`` and ``waiting`` are of the moment, ``opened`` and ``failures`` since the start;
+    ``used_seconds``: how long each use held a connection.
+    """
 
     def __init__(self, connector: Connector, size: int, setup: Setup | None = None) -> None:
         self._connector = connector
         self._setup = setup
+        self.size = size
+        self.in_use = 0
+        self.waiting = 0
+        self.opened = 0
+        self.failures = 0
+        self.used_seconds = Histogram()
         self._room = asyncio.Semaphore(size)
         self._idle: list[asyncpg.Connection] = []
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection for the ``async with`` block; states that pass become StoreUnavailable."""
-        async with self._room:
+        async with self._place():
             connection = self._take_idle() or await self._open()
             try:
                 yield connection
@@ -125,9 +137,27 @@ class Pool:
                 else:  # cut, timed out or cancelled: what it would answer next is unknown
                     connection.terminate()
                 if unavailable is not None:
+                    self.failures += 1
                     raise unavailable from error
                 raise
             self._idle.append(connection)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the pool's places, counted while it is waited for and while it is held."""
+        self.waiting += 1
+        try:
+            await self._room.acquire()
+        finally:
+            self.waiting -= 1
+        self.in_use += 1
+        begin = clock.monotonic()
+        try:
+            yield
+        finally:
+            self.used_seconds.observe(clock.monotonic() - begin)
+            self.in_use -= 1
+            self._room.release()
 
     def _take_idle(self) -> asyncpg.Connection | None:
         while self._idle:
@@ -137,7 +167,12 @@ class Pool:
         return None
 
     async def _open(self) -> asyncpg.Connection:
-        connection = await self._connector.connect()
+        try:
+            connection = await self._connector.connect()
+        except StoreUnavailable:
+            self.failures += 1
+            raise
+        self.opened += 1
         try:
             if self._setup is not None:
                 await self._setup(connection)

@@ -68,6 +68,11 @@ class PostgresStore:
         self._close_timeout_s = connect_timeout_s
 
     @property
+    def pools(self) -> dict[str, Pool]:
+        """The pools by name, for metrics."""
+        return {"shared": self._pool, "writer": self._writer}
+
+    @property
     def masked_dsn(self) -> str:
         """Where the store is, without the password."""
         return self._connector.masked_dsn

@@ -1,0 +1,199 @@
+"""Metrics of memory, journal and the way to the store."""
+
+from __future__ import annotations
+
+from tgres_py.metrics.declare import Declared, Group, Kind
+
+GROUPS = (
+    Group(
+        "Series and memory",
+        (
+            Declared("tgres_series", Kind.GAUGE, "Series known.", lambda s: len(s.registry)),
+            Declared(
+                "tgres_series_refused_total",
+                Kind.COUNTER,
+                "New series refused, beyond series_max.",
+                lambda s: s.registry.refused_new,
+            ),
+            Declared(
+                "tgres_bundles",
+                Kind.GAUGE,
+                "Combinations of retention, roll-up and rule in use.",
+                lambda s: len(s.registry.bundle_specs),
+            ),
+            Declared(
+                "tgres_ring_bytes",
+                Kind.GAUGE,
+                "Memory of the ring cache's rows, exactly.",
+                lambda s: s.ring.row_bytes,
+            ),
+            Declared(
+                "tgres_ring_segments",
+                Kind.GAUGE,
+                "Segments of the ring cache, of up to 4,096 series each.",
+                lambda s: s.ring.segments,
+            ),
+            Declared(
+                "tgres_names_bytes",
+                Kind.GAUGE,
+                "Memory of the table of names.",
+                lambda s: s.registry.table.bytes_used,
+            ),
+            Declared(
+                "tgres_index_bytes",
+                Kind.GAUGE,
+                "Memory of the tree of names.",
+                lambda s: s.registry.tree.bytes_used,
+            ),
+            Declared(
+                "tgres_tag_index_bytes",
+                Kind.GAUGE,
+                "Memory of the index of tags.",
+                lambda s: s.registry.tags.bytes_used,
+            ),
+            Declared(
+                "tgres_registry_bytes",
+                Kind.GAUGE,
+                "Memory of the registry's arrays: bundle and row of each series.",
+                lambda s: s.registry.bundle_of.nbytes + s.registry.rrd_id.nbytes,
+            ),
+        ),
+    ),
+    Group(
+        "Late points",
+        (
+            Declared(
+                "tgres_points_late_total",
+                Kind.COUNTER,
+                "Points that took the way of a merge.",
+                lambda s: s.intake.ledger.late,
+            ),
+            Declared(
+                "tgres_late_queue_points",
+                Kind.GAUGE,
+                "Points in the queue, late_points_max at most.",
+                lambda s: s.intake.late_points,
+            ),
+            Declared(
+                "tgres_late_queue_bytes",
+                Kind.GAUGE,
+                "Memory of the queue's arrays.",
+                lambda s: sum(
+                    one.ids.nbytes + one.times.nbytes + one.values.nbytes for one in s.intake.late
+                ),
+            ),
+            Declared(
+                "tgres_merge_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of one merge of late points, PostgreSQL's part included.",
+                lambda s: s.flusher.merge_seconds,
+            ),
+        ),
+    ),
+    Group(
+        "Flush",
+        (
+            Declared(
+                "tgres_points_flushed_total",
+                Kind.COUNTER,
+                "Slots of finest archives written to PostgreSQL.",
+                lambda s: s.intake.ledger.flushed,
+            ),
+            Declared(
+                "tgres_flushes_total",
+                Kind.COUNTER,
+                "Chunks of segments written.",
+                lambda s: s.flusher.flushes,
+            ),
+            Declared(
+                "tgres_flush_failures_total",
+                Kind.COUNTER,
+                "Writes that PostgreSQL did not take; they are repeated.",
+                lambda s: s.flusher.failures,
+            ),
+            Declared(
+                "tgres_flush_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of writing one chunk of a segment, roll-ups included.",
+                lambda s: s.flusher.flush_seconds,
+            ),
+            Declared(
+                "tgres_store_available",
+                Kind.GAUGE,
+                "1 when the last write succeeded.",
+                lambda s: int(s.flusher.available),
+            ),
+        ),
+    ),
+    Group(
+        "Journal",
+        (
+            Declared(
+                "tgres_journal_bytes",
+                Kind.GAUGE,
+                "Size of the journal's files, journal_bytes_max at most.",
+                lambda s: s.journal.total_bytes,
+            ),
+            Declared(
+                "tgres_journal_pending_bytes",
+                Kind.GAUGE,
+                "Journal records in memory.",
+                lambda s: s.journal.pending_bytes,
+            ),
+            Declared(
+                "tgres_journal_written_bytes_total",
+                Kind.COUNTER,
+                "Bytes written to the journal.",
+                lambda s: s.journal.bytes_written,
+            ),
+            Declared(
+                "tgres_journal_syncs_total",
+                Kind.COUNTER,
+                "Syncs of the journal.",
+                lambda s: s.journal.syncs,
+            ),
+            Declared(
+                "tgres_journal_sync_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of one sync (fdatasync).",
+                lambda s: s.journal.sync_seconds,
+            ),
+            Declared(
+                "tgres_journal_failures_total",
+                Kind.COUNTER,
+                "Writes and syncs that the disk did not take.",
+                lambda s: s.journal.failures,
+            ),
+            Declared(
+                "tgres_journal_failed",
+                Kind.GAUGE,
+                "1 while the journal can't be written: a crash would lose what came since.",
+                lambda s: int(s.journal.failed is not None),
+            ),
+            Declared(
+                "tgres_checkpoints_total",
+                Kind.COUNTER,
+                "Journal checkpoints.",
+                lambda s: s.flusher.checkpoints,
+            ),
+            Declared(
+                "tgres_checkpoint_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of one checkpoint.",
+                lambda s: s.flusher.checkpoint_seconds,
+            ),
+            Declared(
+                "tgres_recovery_seconds",
+                Kind.GAUGE,
+                "Time that the start took for series and journal.",
+                lambda s: s.recovered.seconds if s.recovered else None,
+            ),
+            Declared(
+                "tgres_recovered_points",
+                Kind.GAUGE,
+                "Points that the start took from the journal.",
+                lambda s: s.recovered.points + s.recovered.late if s.recovered else None,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,134 @@
+"""Metrics of the HTTP API: requests, /render, limits, other nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from http_api.cluster import Peer
+from tgres_py.metrics.declare import Declared, Group, Kind, Labelled, Value
+
+if TYPE_CHECKING:
+    from tgres_py.server import Server
+
+
+def _requests(server: Server) -> Labelled:
+    for (route, code), count in sorted(server.meters.requests.items()):
+        yield (route, str(code)), count
+
+
+def _peers(value: Callable[[Peer], Value]) -> Callable[[Server], Labelled | None]:
+    """A value of each other node, where there are any."""
+
+    def read(server: Server) -> Labelled | None:
+        if server.cluster is None:
+            return None
+        return [((peer.name,), value(peer)) for peer in server.cluster.peers]
+
+    return read
+
+
+GROUPS = (
+    Group(
+        "HTTP",
+        (
+            Declared(
+                "tgres_http_requests_total",
+                Kind.COUNTER,
+                "Requests answered; 499: the client was gone first.",
+                _requests,
+                ("route", "code"),
+            ),
+            Declared(
+                "tgres_http_request_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of a request, sending of long answers included.",
+                lambda s: [((route,), h) for route, h in sorted(s.meters.seconds.items())],
+                ("route",),
+            ),
+            Declared(
+                "tgres_http_requests_in_flight",
+                Kind.GAUGE,
+                "Requests that are being answered.",
+                lambda s: s.meters.in_flight,
+            ),
+            Declared(
+                "tgres_http_response_bytes_total",
+                Kind.COUNTER,
+                "Bytes of answers' bodies, as they were sent.",
+                lambda s: s.meters.response_bytes,
+            ),
+            Declared(
+                "tgres_http_errors_total",
+                Kind.COUNTER,
+                "Requests refused, by kind of error.",
+                lambda s: [((kind,), n) for kind, n in sorted(s.meters.errors.items())],
+                ("error",),
+            ),
+            Declared(
+                "tgres_query_refused_total",
+                Kind.COUNTER,
+                "Requests that a limit refused, by setting.",
+                lambda s: [((name,), n) for name, n in sorted(s.meters.refused.items())],
+                ("setting",),
+            ),
+        ),
+    ),
+    Group(
+        "Render",
+        (
+            Declared(
+                "tgres_render_duration_seconds",
+                Kind.HISTOGRAM,
+                "Time of a /render that was answered.",
+                lambda s: [((name,), h) for name, h in sorted(s.meters.render_seconds.items())],
+                ("format",),
+            ),
+            Declared(
+                "tgres_render_stage_seconds_total",
+                Kind.COUNTER,
+                "Time by stage: plan (names), fetch (points), functions.",
+                lambda s: [((name,), n) for name, n in sorted(s.meters.stage_seconds.items())],
+                ("stage",),
+            ),
+            Declared(
+                "tgres_render_points_read_total",
+                Kind.COUNTER,
+                "Points (slots) that /render read.",
+                lambda s: s.meters.points_read,
+            ),
+            Declared(
+                "tgres_render_series_read_total",
+                Kind.COUNTER,
+                "Series that /render read.",
+                lambda s: s.meters.series_read,
+            ),
+        ),
+    ),
+    Group(
+        "Other nodes",
+        (
+            Declared(
+                "tgres_peer_requests_total",
+                Kind.COUNTER,
+                "Requests to a peer.",
+                _peers(lambda p: p.requests),
+                ("peer",),
+            ),
+            Declared(
+                "tgres_peer_failures_total",
+                Kind.COUNTER,
+                "Requests that a peer did not answer well.",
+                _peers(lambda p: p.failures),
+                ("peer",),
+            ),
+            Declared(
+                "tgres_peer_available",
+                Kind.GAUGE,
+                "1 when the peer's last answer was good.",
+                _peers(lambda p: int(p.available)),
+                ("peer",),
+            ),
+        ),
+    ),
+)
