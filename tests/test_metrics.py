@@ -68,9 +68,16 @@ async def test_the_loop_s_lag_and_collections_are_measured() -> None:
     runtime = Runtime()
     runtime.start()
     try:
+        seen = asyncio.Event()
+
+        class Seen(Histogram):
+            def observe(self, value: float) -> None:
+                seen.set()
+
+        runtime.lag_seconds = Seen()
         task = asyncio.create_task(runtime.watch_loop())
-        while not runtime.lag_seconds.count:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            await seen.wait()
         task.cancel()
         gc.collect()
         assert runtime.gc_seconds[2].count >= 1
