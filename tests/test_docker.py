@@ -12,15 +12,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receivers import carbon_line
+from tests.fake_sink import FakeRegistry
 from tgres_py.config import load, setting_fields
-from tgres_py.statsd.parser import Parser
+from tgres_py.statsd.parser import LineParser
 from tgres_py.statsd.settings import StatsdSettings
 
 yaml = pytest.importorskip("yaml")
@@ -103,7 +104,9 @@ def ignored(path: str) -> bool:
         if not line or line.startswith("#"):
             continue
         pattern = line.removeprefix("!").removeprefix("**/")
-        names = [name for a in above for name in ({a, a.rpartition("/")[2]} if "**/" in line else {a})]
+        names = [
+            name for a in above for name in ({a, a.rpartition("/")[2]} if "**/" in line else {a})
+        ]
         if any(fnmatch.fnmatchcase(name, pattern) for name in names):
             result = not line.startswith("!")
     return result
@@ -120,7 +123,13 @@ def test_the_builder_gets_what_it_copies_and_nothing_else() -> None:
         for file in files:
             generated = file.suffix in (".so", ".pyc") or file.match("tgres_py/kernels/*.c")
             assert ignored(file.relative_to(ROOT).as_posix()) == generated, file
-    for other in (".git/HEAD", "tests/conftest.py", "docker/.env", ".venv/bin/python", "tgres-data/pg"):
+    for other in (
+        ".git/HEAD",
+        "tests/conftest.py",
+        "docker/.env",
+        ".venv/bin/python",
+        "tgres-data/pg",
+    ):
         assert ignored(other), other
 
 
@@ -173,7 +182,9 @@ def test_images_are_pinned(file: str, name: str) -> None:
 @each_service
 def test_ports_are_bound_to_loopback_unless_asked(file: str, name: str) -> None:
     for port in service(file, name).get("ports", []):
-        assert re.match(r"(127\.0\.0\.1|\$\{TGRES_BIND:-127\.0\.0\.1\}):\d+:\d+/(tcp|udp)$", port), port
+        assert re.match(
+            r"(127\.0\.0\.1|\$\{TGRES_BIND:-127\.0\.0\.1\}):\d+:\d+/(tcp|udp)$", port
+        ), port
     assert "network_mode" not in service(file, name)
 
 
@@ -214,7 +225,9 @@ def test_files_and_services_that_are_named_exist(file: str, name: str) -> None:
 
 
 def test_every_variable_is_explained_in_the_example_and_secrets_are_empty_there() -> None:
-    asked = {v for path in COMPOSE for v in re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8"))}
+    asked = {
+        v for path in COMPOSE for v in re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8"))
+    }
     example = (DOCKER / "env.example").read_text(encoding="utf-8")
     assert asked == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     assert all(not value for value in re.findall(r"^[A-Z_]+=(.*)$", example, re.MULTILINE))
@@ -225,11 +238,15 @@ def test_settings_of_the_server_in_compose(path: Path) -> None:
     one = services(path)["tgres"]
     given = {k: v for k, v in one["environment"].items() if not v.startswith("${")}
     mounts = dict(v.split(":")[1::-1] for v in one["volumes"])
-    inside = {k: v.replace("/etc/tgres", str(DOCKER / mounts["/etc/tgres"])) for k, v in given.items()}
+    inside = {
+        k: v.replace("/etc/tgres", str(DOCKER / mounts["/etc/tgres"])) for k, v in given.items()
+    }
     settings = settings_of({**environment(), **inside})
     assert str(settings.data_dir) in mounts
     assert int(one["stop_grace_period"].removesuffix("s")) > settings.shutdown_s
-    specs = settings.rule_set().match_many(["carbon.agents.h-a.errors", "stats_counts.a", "web1.load"])
+    specs = settings.rule_set().match_many(
+        ["carbon.agents.h-a.errors", "stats_counts.a", "web1.load"]
+    )
     assert [spec.archives[0].step_s for spec in specs] == [60, 10, 10]
     assert [spec.cf.value for spec in specs] == ["average", "sum", "average"]
 
@@ -237,7 +254,12 @@ def test_settings_of_the_server_in_compose(path: Path) -> None:
 def has_compose() -> bool:
     if shutil.which("docker") is None:
         return False
-    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["docker", "compose", "version"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.skipif(not has_compose(), reason="docker with its plugin compose isn't here")
@@ -245,7 +267,9 @@ def has_compose() -> bool:
 def test_docker_compose_takes_the_file(path: Path) -> None:
     secrets = {"POSTGRES_PASSWORD": "p", "GRAFANA_PASSWORD": "g", "TGRES_DSN": "postgresql://a@b/c"}
     command = ["docker", "compose", "-f", str(path), "--profile", "*", "config", "--quiet"]
-    run = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     without = subprocess.run(command, env={**os.environ, "POSTGRES_PASSWORD": ""}, capture_output=True, check=False)  # fmt: skip
     assert without.returncode != 0
@@ -258,18 +282,9 @@ def test_sample_sender_s_lines_are_understood() -> None:
     spec.loader.exec_module(sender)
     lines = "".join(sender.plaintext(1_700_000_500)).encode()
 
-    class Names:
-        names: list[bytes] = []
-
-        def resolve(self, names: Sequence[bytes]) -> Any:
-            import numpy as np
-
-            self.names = list(names)
-            return np.arange(len(names), dtype=np.int32), {}
-
-    parsed = carbon_line.parse(lines, 1_700_000_500, Names())  # type: ignore[arg-type]
+    parsed = carbon_line.parse(lines, 1_700_000_500, FakeRegistry())
     assert len(parsed.block) == 15 and not parsed.rejected
-    reader = Parser(StatsdSettings())
+    reader = LineParser(StatsdSettings())
     for line in sender.statsd().decode().split("\n"):
         _, events, bad = reader.parse(line)
         assert len(events) == 1 and not bad, line
@@ -299,7 +314,9 @@ def test_unit_starts_the_server_with_limits_and_without_rights() -> None:
 def test_unit_s_files_agree() -> None:
     settings = load(SYSTEMD / "tgres.toml", {}, {})
     assert str(settings.data_dir) == f"/var/lib/{unit()['Service']['StateDirectory']}"
-    assert settings.rule_set().match("carbon.agents.a.b").archives[0].step_s == settings.self_metrics_s
+    assert (
+        settings.rule_set().match("carbon.agents.a.b").archives[0].step_s == settings.self_metrics_s
+    )
     account = re.search(r"^u (\S+) - \".*\" (\S+)$", (SYSTEMD / "tgres.sysusers").read_text(), re.M)
     assert account and account.groups() == ("tgres", str(settings.data_dir))
     lines = (SYSTEMD / "tgres.tmpfiles").read_text().splitlines()
@@ -315,9 +332,13 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     text = (SYSTEMD / "tgres.service").read_text(encoding="utf-8")
     copy = tmp_path / "tgres.service"
     copy.write_text(text.replace("/opt/tgres/bin/tgres", sys.executable))
-    run = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False
+    )
     ours = [line for line in run.stderr.splitlines() if "tgres.service" in line]
     assert not ours
     copy.write_text(text.replace("ProtectHome=yes", "ProtectHom=yes"))
-    run = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False
+    )
     assert "ProtectHom" in run.stderr  # it does look
