@@ -177,7 +177,7 @@ def _uneven(slots: Slots, step_s: int, target_s: int, new: BundleSpec) -> _Level
         values *= (most / sizes)[:, None]
     need = np.array([known_min(int(size), new.xff) for size in sizes])
     values[count < need[:, None]] = np.nan
-    return _Level(first, values, count > 0)
+    return _Level(first, values, np.asarray(count > 0))
 
 
 def _merged(
