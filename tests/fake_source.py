@@ -114,7 +114,7 @@ class FakeSource:
         return [self.by_id[i][1] for i in ids.tolist()]
 
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         self.fetched.append((self.names(ids), archive, from_slot, until_slot))
         out = np.full((len(ids), until_slot - from_slot), np.nan)

@@ -179,7 +179,7 @@ class ManySource(FakeSource):
     """Names as they are, values made up: so that the functions take the time, not the source."""
 
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         return np.asarray(ids[:, None] % 7 + np.arange(from_slot, until_slot) % 5, np.float64)
 

@@ -257,7 +257,7 @@ async def test_large_answers_are_gzipped_when_asked(client: Client) -> None:
 
 class SlowSource(FakeSource):
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         await asyncio.sleep(60)
         raise AssertionError("nobody waits that long")
@@ -269,7 +269,7 @@ class BrokenSource(FakeSource):
         self.error = error
 
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         raise self.error
 

@@ -159,9 +159,11 @@ class ServerSource:
     def bundles(self, ids: Ids) -> list[BundleSpec]:
         return self._registry.specs(ids)
 
-    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
+    async def fetch(
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
+    ) -> Floats:
         await self._settle()
-        return await self._reader.fetch(ids, archive, from_slot, until_slot)
+        return await self._reader.fetch(ids, archive, from_slot, until_slot, bundle)
 
     async def _settle(self) -> None:
         """Merges queued late points first, unless the store is away: what is in memory can be read on."""

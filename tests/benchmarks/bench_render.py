@@ -37,7 +37,7 @@ class RandomSource(FakeSource):
         self.values[generator.random(2_000_000) < 0.01] = math.nan
 
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         shape = (len(ids), until_slot - from_slot)
         return np.resize(self.values, shape)

@@ -236,6 +236,7 @@ class Flusher:
         if floor < until_slot:
             async with self._sealed(segment, until_slot):
                 members = self.registry.ids_of_segment(segment)
+                members = members[members >= 0]
                 rows = await self._straddling_rows(segment, {floor}, until_slot, members)
                 if rows:
                     await self.store.write_chunks(rows)
@@ -280,7 +281,7 @@ class Flusher:
     def _journal_floor(self, segment: int) -> None:
         assert self.journal is not None
         ids = self.registry.ids_of_segment(segment)
-        self.journal.append(Record(Kind.FLOOR, ids, now_s=self.registry.floor_s(segment)))
+        self.journal.append(Record(Kind.FLOOR, ids[ids >= 0], now_s=self.registry.floor_s(segment)))
 
     async def _journal_synced(self) -> None:
         """Waits until the journal is on disk; not for ever: its disk may be full."""
@@ -309,8 +310,8 @@ class Flusher:
         counts = None
         if spec.on_duplicate == OnDuplicate.MEAN:
             counts = self.ring.count_block(segment, first, until_slot)
-        if ids is not None:
-            chosen = np.flatnonzero(np.isin(members, ids))
+        chosen = np.flatnonzero(members >= 0 if ids is None else np.isin(members, ids))
+        if len(chosen) < len(members):
             members, block = members[chosen], np.ascontiguousarray(block[:, chosen])
             counts = None if counts is None else np.ascontiguousarray(counts[:, chosen])
         rrd_ids = self.registry.rrd_id[members]
@@ -538,6 +539,7 @@ class Flusher:
         for first in range(low, high, rows):
             end = min(high, first + rows)
             block = self.ring.block(segment, first, end)
+            block[:, members < 0] = np.nan
             slot, column = np.nonzero(~np.isnan(block))
             if len(slot) == 0:
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.ingest.registry import NO_FLOOR_S, Registry
+from tgres_py.ingest.registry import NO_FLOOR_S, Places, Registry
 from tgres_py.model.consolidation import rollup
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
@@ -53,19 +53,26 @@ class Reader:
         self.registry = registry
         self.store = store
 
-    async def fetch(self, ids: Ids, archive: int, from_slot: int, until_slot: int) -> Floats:
+    async def fetch(
+        self,
+        ids: Ids,
+        archive: int,
+        from_slot: int,
+        until_slot: int,
+        bundle: BundleSpec | None = None,
+    ) -> Floats:
         """Slots from_slot <= slot < until_slot: float64 (len(ids), n), NaN = unknown.
 
         Of COUNTS_ARCHIVE only what is in the store; the ring has counts of its own.
-        All ids share their retention. StoreUnavailable when the store is needed and away.
+        All ids share their retention. ``bundle``: the one that archive and slots belong to, where that may
+        have changed meanwhile; what moved to another is read where it was. StoreUnavailable when the store is needed and away.
         """
         ids = np.asarray(ids, np.int32)
         out = np.full((len(ids), max(0, until_slot - from_slot)), np.nan)
         if out.size == 0:
             return out
-        ring = self.registry.ring
-        segments, columns = ring.locate(ids)
-        spec = self.registry.bundle_specs[int(self.registry.bundle_of[ids[0]])]
+        places = self.registry.places(ids, bundle)
+        spec, segments, columns, _ = places
         step_s = spec.archives[max(archive, 0)].step_s
         stored: list[tuple[NDArray[np.int64], int]] = []  # positions whose older slots are in the store
         straddling: list[tuple[NDArray[np.int64], int]] = []
@@ -84,10 +91,12 @@ class Reader:
                     spec, archive, segment, columns[at], memory_from, until_slot
                 )
         if stored:
-            await self._from_store(ids, spec, archive, from_slot, until_slot, stored, out)
+            await self._from_store(places, archive, from_slot, until_slot, stored, out)
         for at, slot in straddling:
             factor = step_s // spec.archives[archive - 1].step_s
-            fine = await self.fetch(ids[at], archive - 1, slot * factor, (slot + 1) * factor)
+            fine = await self.fetch(
+                ids[at], archive - 1, slot * factor, (slot + 1) * factor, bundle
+            )
             rolled = rollup(np.ascontiguousarray(fine.T), factor, spec.cf, spec.xff)[0]
             # the store may hold a value of its own there: one that came as a point of this archive
             known = ~np.isnan(rolled)
@@ -113,8 +122,7 @@ class Reader:
 
     async def _from_store(
         self,
-        ids: Ids,
-        spec: BundleSpec,
+        places: Places,
         archive: int,
         from_slot: int,
         until_slot: int,
@@ -123,12 +131,12 @@ class Reader:
     ) -> None:
         """Fills the slots below each segment's first slot in memory."""
         position = np.concatenate([at for at, _ in stored])
-        rrd_ids = self.registry.rrd_id[ids[position]]
+        rrd_ids = places.rrd_ids[position]
         has_row = rrd_ids > 0
         position, rrd_ids = position[has_row], rrd_ids[has_row]
         if len(position) == 0:
             return
-        place = spec.archives[max(archive, 0)]
+        place = places.spec.archives[max(archive, 0)]
         last = min(until_slot, max(slot for _, slot in stored))
         rows = await self.store.read_chunks(
             rrd_ids,

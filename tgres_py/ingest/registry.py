@@ -10,10 +10,12 @@ names wait, and with them their points.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py import clock
 from tgres_py.errors import BadRequest
 from tgres_py.kernels import FLOOR_NONE, NameTable, NameTree, RingStore
 from tgres_py.model.ident import NameRefused, canonical
@@ -26,11 +28,30 @@ SEGMENT_SERIES_MAX = 4_096
 SEGMENT_SERIES_MIN = 64
 NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
+FORMER_S = 300.0  # a moved series' former place can be read this long
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
 Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
 MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
+
+
+class Former(NamedTuple):
+    """Where a series was before it moved to another bundle."""
+
+    bundle: int
+    rrd_id: int
+    segment: int
+    column: int
+
+
+class Places(NamedTuple):
+    """Where series are read: their bundle; int32 (n,) segment (-1: none) and column; int64 (n,) rrd_id."""
+
+    spec: BundleSpec
+    segments: Ids
+    columns: Ids
+    rrd_ids: NDArray[np.int64]
 
 
 class Registry:
@@ -62,6 +83,9 @@ class Registry:
         self._bundle_index: dict[BundleSpec, int] = {}
         self._bundle_count: list[int] = []
         self._open_segment: dict[tuple[int, int], int] = {}
+        self._destination: dict[int, int] = {}  # by bundle: the segment that moved series come into
+        self._former: dict[int, Former] = {}  # by id: of series that moved lately
+        self._moved: list[tuple[float, list[int]]] = []  # when, which ids
         self._admitted = 0  # ids below are admitted
         self._journaled = 0  # ids below are in the journal's current file
         self._indexed = 0  # ids below are in the tree
@@ -203,6 +227,82 @@ class Registry:
             at += room
         self._bundle_count[bundle] += len(ids)
 
+    # -- series that move to another bundle ----------------------------------------------------
+
+    def destination(self, bundle: int, floor_s: int, wanted: int) -> int:
+        """A segment with room for series that move to a bundle; its floor may have risen meanwhile.
+
+        ``floor_s``, ``wanted``: time of the floor and number of series, should a new one be needed.
+        """
+        segment = self._destination.get(bundle, -1)
+        if segment < 0 or self.ring.used(segment) == self.ring.capacity(segment):
+            floor = -(-floor_s // self.bundle_specs[bundle].archives[0].step_s)
+            segment = self._new_segment(bundle, floor, wanted)
+            self._destination[bundle] = segment
+        return segment
+
+    def vacate(self, ids: Ids) -> None:
+        """Series give up their columns, which nobody gets again: what is in them is no longer written,
+        journaled or brought back. ``ring.locate`` tells their places until they are placed anew."""
+        segments, columns = self.ring.locate(ids)
+        for segment in np.unique(segments[segments >= 0]).tolist():
+            members = self.ids_of_segment(segment).copy()
+            members[columns[segments == segment]] = -1
+            self.segment_ids[segment] = [members]
+        for bundle in self.bundle_of[ids].tolist():
+            self._bundle_count[bundle] -= 1
+
+    def move(self, ids: Ids, segment: int, rrd_ids: NDArray[np.int64]) -> None:
+        """Series get new columns, in a segment of another bundle, and other rows in the store.
+
+        Their ids stay. What they were can be read on (``places``) by queries that were planned before.
+        """
+        segments, columns = self.ring.locate(ids)
+        places = zip(
+            self.bundle_of[ids].tolist(),
+            self.rrd_id[ids].tolist(),
+            segments.tolist(),
+            columns.tolist(),
+            strict=True,
+        )
+        self._forget_former()
+        self._former.update(zip(ids.tolist(), map(Former._make, places), strict=True))
+        self._moved.append((clock.monotonic(), ids.tolist()))
+        self.vacate(ids)
+        self.ring.place(ids, segment)
+        self.segment_ids[segment].append(ids.copy())
+        self._fresh_floors.append((ids, self.floor_s(segment)))
+        bundle = self.segment_bundle[segment]
+        self._bundle_count[bundle] += len(ids)
+        self.bundle_of[ids] = bundle
+        self.rrd_id[ids] = rrd_ids
+
+    def _forget_former(self) -> None:
+        now = clock.monotonic()
+        while self._moved and now - self._moved[0][0] > FORMER_S:
+            _, ids = self._moved.pop(0)
+            again = {id for _, later in self._moved for id in later} if self._moved else set()
+            for id in ids:
+                if id not in again:
+                    self._former.pop(id, None)
+
+    def places(self, ids: Ids, spec: BundleSpec | None = None) -> Places:
+        """Where series of one bundle are read. ``spec``: the bundle that the caller knows them by; those
+        that moved since are found where they were, or nowhere if that is too long ago."""
+        segments, columns = self.ring.locate(ids)
+        rrd_ids = self.rrd_id[ids]
+        current = self.bundle_specs[int(self.bundle_of[ids[0]])]
+        if spec is None or not self._former:
+            return Places(current, segments, columns, rrd_ids)
+        bundle = self._bundle_index.get(spec, -1)
+        for at in np.flatnonzero(self.bundle_of[ids] != bundle).tolist():
+            former = self._former.get(int(ids[at]))
+            if former is not None and former.bundle == bundle:
+                rrd_ids[at], segments[at], columns[at] = former[1:]
+            else:
+                segments[at] = -1
+        return Places(spec, segments, columns, rrd_ids)
+
     def _new_segment(self, bundle: int, floor: int, wanted: int) -> int:
         spec = self.bundle_specs[bundle]
         size = max(self._bundle_count[bundle], wanted, SEGMENT_SERIES_MIN)
@@ -237,7 +337,7 @@ class Registry:
         return floor * self.bundle_specs[self.segment_bundle[segment]].archives[0].step_s
 
     def ids_of_segment(self, segment: int) -> Ids:
-        """Ids in order of their columns."""
+        """Ids in order of their columns; -1 where a series gave its column up."""
         parts = self.segment_ids[segment]
         if len(parts) > 1:
             parts[:] = [np.concatenate(parts)]

@@ -155,7 +155,7 @@ def _rolled(level: _Level, factor: int, new: BundleSpec) -> _Level:
     if before or after:
         values = np.pad(values, ((before, after), (0, 0)), constant_values=np.nan)
         known = np.pad(known, ((before, after), (0, 0)))
-    any_known = known.reshape(-1, factor, known.shape[1]).any(axis=1)
+    any_known = np.logical_or.reduce(known.reshape(-1, factor, known.shape[1]), axis=1)
     return _Level(first, rollup(values, factor, new.cf, new.xff), any_known)
 
 

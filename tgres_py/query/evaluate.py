@@ -104,7 +104,7 @@ async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched
         window = fetch.window
         async with gate:
             return await source.fetch(
-                fetch.ids, window.archive, window.from_slot, window.until_slot
+                fetch.ids, fetch.bundle, window.archive, window.from_slot, window.until_slot
             )
 
     numbers = range(start, len(plan.fetches))

@@ -48,11 +48,11 @@ class SeriesSource(Protocol):
         """The bundle of each series; equal bundles are the same object."""
 
     async def fetch(
-        self, ids: Ids, archive: int, from_slot: int, until_slot: int
+        self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> NDArray[np.float64]:
         """Values of slots from_slot <= slot < until_slot: float64 (len(ids), until_slot - from_slot), NaN = unknown.
 
-        All ids have the same retention. Points received before the call are seen.
+        All ids have, or had a moment ago, this ``bundle``, to which archive and slots belong. Points received before the call are seen.
         StoreUnavailable when PostgreSQL is needed and away.
         """
 
