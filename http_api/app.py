@@ -16,14 +16,14 @@ from aiohttp import web
 from http_api import pages, shortlinks
 from http_api.admin import Admin
 from http_api.cluster import Cluster, name_failed
-from http_api.events import Events
-from http_api.find import Find
+from http_api.events import Events, EventSettings
+from http_api.find import Find, FindSettings
 from http_api.functions import Functions
 from http_api.json_errors import errors_as_json
 from http_api.meters import Meters, metering
 from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
-from http_api.tags import Tags, wrong_method
+from http_api.tags import Tags, TagSettings, wrong_method
 from tgres_py.errors import TgresError
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import Source
@@ -32,7 +32,7 @@ GRAPHITE_VERSION = "1.1.10"
 WORKERS = 4
 
 
-class HttpSettings(RenderSettings, Protocol):
+class HttpSettings(RenderSettings, FindSettings, TagSettings, EventSettings, Protocol):
     """The settings that the HTTP side uses, by the settings' own names."""
 
     @property
@@ -43,6 +43,12 @@ class HttpSettings(RenderSettings, Protocol):
 class DefaultHttpSettings(DefaultLimits):
     response_bytes_max: int = 200 << 20
     body_bytes_max: int = 1 << 20
+    find_nodes_max: int = 2_000_000
+    find_queries_max: int = 1_000
+    tag_paths_max: int = 10_000
+    events_max: int = 50_000
+    picture_pixels_max: int = 10_000_000
+    picture_series_max: int = 1_000
 
 
 class Status(Protocol):
@@ -84,15 +90,15 @@ def make_app(
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
-    find = Find(source, settings.response_bytes_max, cluster)
+    find = Find(source, settings, cluster)
     functions = Functions()
     render = Render(source, settings, workers, drawer, cluster, meters)
     _add(app, "/render", render.view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
-    _add_tags(app, Tags(source, settings.response_bytes_max, cluster))
-    _add_events(app, Events(source, settings.response_bytes_max))
+    _add_tags(app, Tags(source, settings, cluster))
+    _add_events(app, Events(source, settings))
     _add(app, "/functions", functions.all, "GET")
     _add(app, "/functions/{name}", functions.one, "GET")
     _add(app, "/version", _version, "GET")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -30,7 +30,6 @@ from tgres_py.model.event import Event, EventQuery
 from tgres_py.query.source import Source
 from tgres_py.target.attime import parse_at_time
 
-EVENTS_MAX = 50_000  # of one answer
 TAGS_MAX = 100
 WHAT_CHARS_MAX = 4_096
 AT_S_MAX = 253_000_000_000.0  # in the year 9987
@@ -38,12 +37,19 @@ AT_S_MAX = 253_000_000_000.0  # in the year 9987
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class EventSettings(Protocol):
+    @property
+    def response_bytes_max(self) -> int: ...
+    @property
+    def events_max(self) -> int: ...
+
+
 class Events:
     """The views over one source."""
 
-    def __init__(self, source: Source, response_bytes_max: int) -> None:
+    def __init__(self, source: Source, settings: EventSettings) -> None:
         self.source = source
-        self.bytes_max = response_bytes_max
+        self.settings = settings
 
     async def add(self, request: web.Request) -> web.Response:
         event = parse_event(await request.read(), clock.now())
@@ -52,13 +58,16 @@ class Events:
 
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        wanted = parse_query(params)
+        most = self.settings.events_max
+        wanted = parse_query(params, most)
         # tags= without any tag finds nothing (as in graphite-web)
         found = [] if wanted.tags == () else await self.source.find_events(wanted)
-        if len(found) == wanted.limit:
-            raise LimitExceeded("events to list", len(found), EVENTS_MAX, "EVENTS_MAX")
+        if len(found) > most:
+            raise LimitExceeded("events to list", len(found), most, "events_max")
         rows = [_row(event) for event in found]
-        return await reply_json(lambda: rows, params, request, len(rows), self.bytes_max)
+        return await reply_json(
+            lambda: rows, params, request, len(rows), self.settings.response_bytes_max
+        )
 
     async def one(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -119,7 +128,8 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tags
 
 
-def parse_query(params: Params) -> EventQuery:
+def parse_query(params: Params, events_max: int) -> EventQuery:
+    """One event more than may be listed is asked for, so that it shows when there are too many."""
     zone = zone_of(params)
     now_s = now_of(params, zone)
     from_text, until_text = params.get("from"), params.get("until")
@@ -129,7 +139,7 @@ def parse_query(params: Params) -> EventQuery:
     tags = None if text is None else tuple(text.split())
     if tags is not None and len(tags) > TAGS_MAX:
         raise BadRequest(f"tags: {len(tags)} are more than {TAGS_MAX}")
-    return EventQuery(from_s, until_s, tags, params.get("set") != "union", EVENTS_MAX + 1)
+    return EventQuery(from_s, until_s, tags, params.get("set") != "union", events_max + 1)
 
 
 def _row(event: Event) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -33,9 +33,6 @@ from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.query.source import FindNode, SeriesSource, is_wide
 from tgres_py.target.attime import parse_at_time
 
-QUERIES_MAX = 1_000
-NODES_MAX = 2_000_000  # of one answer
-
 FORMATS = ("treejson", "completer", "json", "nodelist", "pickle", "msgpack")
 _PACKED = {
     "pickle": (pickle_writer.dumps, "application/pickle"),
@@ -45,14 +42,24 @@ _by_name = itemgetter(1)
 T = TypeVar("T")
 
 
+class FindSettings(Protocol):
+    @property
+    def response_bytes_max(self) -> int: ...
+    @property
+    def find_nodes_max(self) -> int: ...
+    @property
+    def find_queries_max(self) -> int: ...
+
+
 class Find:
     """The three views over one source, and over other nodes when there is a ``cluster``."""
 
     def __init__(
-        self, source: SeriesSource, response_bytes_max: int, cluster: Cluster | None = None
+        self, source: SeriesSource, settings: FindSettings, cluster: Cluster | None = None
     ) -> None:
         self.source = source
-        self.bytes_max = response_bytes_max
+        self.settings = settings
+        self.bytes_max = settings.response_bytes_max
         self.cluster = cluster
 
     async def elsewhere(self, queries: Sequence[str], params: Params) -> dict[str, Found]:
@@ -104,10 +111,14 @@ class Find:
     def nodes(self, query: str, found: Found) -> list[FindNode]:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
         nodes = with_found(self.local(query), found)
-        if len(nodes) > NODES_MAX:
-            raise LimitExceeded("nodes to list", len(nodes), NODES_MAX, "NODES_MAX")
+        self.check_count(len(nodes))
         nodes.sort(key=_by_name)
         return nodes
+
+    def check_count(self, nodes: int) -> None:
+        most = self.settings.find_nodes_max
+        if nodes > most:
+            raise LimitExceeded("nodes to list", nodes, most, "find_nodes_max")
 
     def local(self, query: str) -> list[FindNode]:
         """This node's own. ``a.`` is the branch ``a`` with nothing after its dot (as graphite-web)."""
@@ -167,8 +178,9 @@ class Find:
         params = await read_params(request)
         by_query, leaves_only = params.number("groupByExpr"), params.number("leavesOnly")
         queries = params.all("query")
-        if len(queries) > QUERIES_MAX:
-            raise BadRequest(f"query: {len(queries)} are more than {QUERIES_MAX}")
+        most = self.settings.find_queries_max
+        if len(queries) > most:
+            raise LimitExceeded("queries", len(queries), most, "find_queries_max")
         remote = await self.elsewhere(queries, params)
 
         def look_up() -> dict[str, set[str]]:
@@ -176,6 +188,7 @@ class Find:
 
         found = await self.in_thread(queries, look_up)
         entries = sum(map(len, found.values()))
+        self.check_count(entries)
         make = partial(_expanded, found, bool(by_query))
         failed_of(request).update(*(one.failed for one in remote.values()))
         return await reply_json(make, params, request, entries, self.bytes_max)

@@ -7,8 +7,7 @@ from functools import wraps
 
 from aiohttp import web
 
-from http_api.reply import dump_json
-from tgres_py.errors import TgresError
+from http_api.reply import ERROR_REPLY, dump_json
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -22,13 +21,11 @@ def reply_json_error(status: int, message: str) -> web.Response:
 
 
 def errors_as_json(handler: Handler) -> Handler:
-    """What the project's errors become in the views that it wraps."""
+    """What the project's errors become in the views that it wraps (see ``errors_as_text``)."""
 
     @wraps(handler)
     async def wrapped(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except TgresError as error:
-            return reply_json_error(error.status, str(error))
+        request[ERROR_REPLY] = reply_json_error
+        return await handler(request)
 
     return wrapped

@@ -20,6 +20,8 @@ from http_api import meta, pictures, stream
 from http_api.cluster import failed_of
 from http_api.formats import FORMATS
 from http_api.meters import Meters
+from http_api.pictures import DEFAULT_LIMITS
+from http_api.pictures.options import PictureLimits
 from http_api.render_params import Output, now_of, parse_request, zone_of
 from http_api.reply import (
     accepts_gzip,
@@ -56,6 +58,10 @@ T = TypeVar("T")
 class RenderSettings(QueryLimits, Protocol):
     @property
     def response_bytes_max(self) -> int: ...
+    @property
+    def picture_pixels_max(self) -> int: ...
+    @property
+    def picture_series_max(self) -> int: ...
 
 
 def finish(
@@ -72,7 +78,11 @@ def compute(plan: Plan, fetched: Fetched, deadline_s: float | None) -> list[Seri
 
 
 def body_of(
-    plan: Plan, blocks: list[SeriesBlock], output: Output, stats: dict[str, float] | None = None
+    plan: Plan,
+    blocks: list[SeriesBlock],
+    output: Output,
+    stats: dict[str, float] | None = None,
+    limits: PictureLimits = DEFAULT_LIMITS,
 ) -> Iterator[bytes]:
     """The body in pieces, wrapped for jsonp; a picture is one piece.
 
@@ -80,7 +90,9 @@ def body_of(
     """
     if output.format not in FORMATS:
         look = output.look
-        picture = pictures.draw(output.format, output.picture, blocks, look.zone, output.slices)
+        picture = pictures.draw(
+            output.format, output.picture, blocks, look.zone, output.slices, limits
+        )
         return iter((picture,))
     shown = blocks
     if output.points_max is not None and output.format == "json":
@@ -110,6 +122,7 @@ class Render:
     ) -> None:
         self.source = source
         self.settings = settings
+        self.limits = PictureLimits(settings.picture_pixels_max, settings.picture_series_max)
         self.workers = workers
         self.drawer = drawer or workers
         self.peers = peers
@@ -203,7 +216,7 @@ class Render:
         blocks = compute(plan, fetched, watch.deadline_s)
         watch.lap("functions")
         stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
-        body = stream.limited(body_of(plan, blocks, output, stats), bytes_max)
+        body = stream.limited(body_of(plan, blocks, output, stats, self.limits), bytes_max)
         if _bytes_at_most(blocks) > bytes_max:
             body = iter((b"".join(body),))
         chunks = stream.chunked(body)

@@ -35,8 +35,13 @@ _NO_CACHE = {
     "Cache-Control": "max-age=0, no-cache, no-store, must-revalidate, private",
     "Pragma": "no-cache",
 }
+# who writes the errors of a request, when it isn't reply_error; aiohttp before 3.14 knows texts only
+ERROR_REPLY: Any = getattr(web, "RequestKey", lambda name, kind: name)(
+    "tgres.error_reply", Callable
+)
 _COMMON = {"X-Content-Type-Options": "nosniff"}
 
+ErrorReply = Callable[[int, str], web.Response]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -227,7 +232,8 @@ async def errors_as_text(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except TgresError as error:
-        return reply_error(error.status, str(error))
+        write: ErrorReply = request.get(ERROR_REPLY, reply_error)
+        return write(error.status, str(error))
     except web.HTTPRequestEntityTooLarge:
         return reply_error(413, "body: larger than setting body_bytes_max allows")
     except web.HTTPException as error:

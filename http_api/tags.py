@@ -24,22 +24,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
 from http_api.cluster import Cluster, failed_of
 from http_api.reply import Params, read_params, reply_json
-from tgres_py.errors import BadRequest
+from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.model.tagindex import TagIndex, parse_expression
 from tgres_py.query.source import Source
 
 LIMIT_DEFAULT = 100  # of autoComplete
-PATHS_MAX = 10_000  # of one request that writes
+ELSEWHERE_MAX = 10_000  # that other nodes are asked for when all are wanted
 # indexes of fewer series are searched without a thread's help
 INLINE_SERIES_MAX = 20_000
 
 T = TypeVar("T")
+
+
+class TagSettings(Protocol):
+    @property
+    def response_bytes_max(self) -> int: ...
+    @property
+    def tag_paths_max(self) -> int: ...
 
 
 class Tags:
@@ -48,10 +55,10 @@ class Tags:
     """
 
     def __init__(
-        self, source: Source, response_bytes_max: int, cluster: Cluster | None = None
+        self, source: Source, settings: TagSettings, cluster: Cluster | None = None
     ) -> None:
         self.source = source
-        self.bytes_max = response_bytes_max
+        self.settings = settings
         self.cluster = cluster
 
     async def all(self, request: web.Request) -> web.Response:
@@ -138,7 +145,7 @@ class Tags:
         """
         if self.cluster is not None and not params.number("local") and limit != 0:
             # others cut their list at its start, too: so many of each are enough
-            most = limit if limit is not None and limit > 0 else PATHS_MAX
+            most = limit if limit is not None and limit > 0 else ELSEWHERE_MAX
             others, failed = await self.cluster.texts(path, [*asked, ("limit", str(most))])
             failed_of(request).update(failed)
             found = sorted(others.union(found)) if others else found
@@ -153,17 +160,28 @@ class Tags:
 
     async def tag_many(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        paths = _paths(params, "no paths specified")
+        paths = self._paths(params, "no paths specified")
         return await self._reply(await self.source.tag_series(paths), params, request)
 
     async def delete(self, request: web.Request) -> web.Response:
         params = await read_params(request)
-        await self.source.untag_series(_paths(params, "no path specified"))
+        await self.source.untag_series(self._paths(params, "no path specified"))
         return await self._reply(True, params, request)
+
+    def _paths(self, params: Params, message: str) -> list[str]:
+        paths = _repeated(params, "path")
+        if not paths:
+            raise BadRequest(message)
+        most = self.settings.tag_paths_max
+        if len(paths) > most:
+            raise LimitExceeded("paths", len(paths), most, "tag_paths_max")
+        return paths
 
     async def _reply(self, value: Any, params: Params, request: web.Request) -> web.Response:
         entries = len(value) if isinstance(value, list) else 1
-        return await reply_json(lambda: value, params, request, entries, self.bytes_max)
+        return await reply_json(
+            lambda: value, params, request, entries, self.settings.response_bytes_max
+        )
 
 
 async def wrong_method(request: web.Request) -> web.Response:
@@ -177,15 +195,6 @@ async def _search(index: TagIndex, work: Callable[[], T]) -> T:
 
 def _repeated(params: Params, name: str) -> list[str]:
     return params.all(name) or params.all(f"{name}[]")
-
-
-def _paths(params: Params, message: str) -> list[str]:
-    paths = _repeated(params, "path")
-    if not paths:
-        raise BadRequest(message)
-    if len(paths) > PATHS_MAX:
-        raise BadRequest(f"path: {len(paths)} are more than {PATHS_MAX}")
-    return paths
 
 
 def _list_limit(params: Params) -> int | None:

@@ -293,6 +293,18 @@ class Settings(BaseModel):
     query_timeout_s: float = _setting(60.0, "time that one request may take", unit="s", gt=0)
     response_bytes_max: int = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
     body_bytes_max: int = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
+    find_nodes_max: int = _setting(
+        2_000_000, "nodes that one /metrics/find or /metrics/expand may list", ge=1
+    )
+    find_queries_max: int = _setting(1_000, "queries of one /metrics/expand", ge=1)
+    tag_paths_max: int = _setting(
+        10_000, "series that one request to /tags may tag or take out", ge=1
+    )
+    events_max: int = _setting(50_000, "events that one answer may list", ge=1)
+    picture_pixels_max: int = _setting(
+        10_000_000, "width times height of a picture", unit="pixels", ge=1, le=100_000_000
+    )
+    picture_series_max: int = _setting(1_000, "series or slices of a picture", ge=1)
 
     cluster_peers: Urls = _setting(
         (),

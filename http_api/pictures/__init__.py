@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 
-from http_api.pictures.options import Picture, canvas_of, line_options_of, pie_options_of
-from tgres_py.errors import NotInstalled
+from http_api.pictures.options import (
+    Picture,
+    PictureLimits,
+    canvas_of,
+    line_options_of,
+    pie_options_of,
+)
+from tgres_py.errors import LimitExceeded, NotInstalled
 from tgres_py.functions.series import SeriesBlock, concat
 
 CONTENT_TYPES = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/x-pdf"}
 # a picture is no page: whatever names it holds, nothing in it runs
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+DEFAULT_LIMITS = PictureLimits()
 
 
 def draw(
@@ -23,14 +31,18 @@ def draw(
     blocks: Sequence[SeriesBlock],
     zone: tzinfo = UTC,
     slices: Sequence[tuple[str, float] | None] | None = None,
+    limits: PictureLimits = DEFAULT_LIMITS,
 ) -> bytes:
     """The picture of some series, in one of CONTENT_TYPES.
 
     ``slices``: of a pie, in order, None where a block's series come. NotInstalled: no matplotlib;
-    BadRequest: parameters that can't be drawn.
+    BadRequest: parameters that can't be drawn; LimitExceeded.
     """
     picture = Picture(params)
-    canvas = canvas_of(picture)
+    canvas = canvas_of(picture, limits.pixels_max)
+    drawn = sum(map(len, blocks)) + sum(given is not None for given in slices or ())
+    if drawn > limits.series_max:
+        raise LimitExceeded("series to draw", drawn, limits.series_max, "picture_series_max")
     try:
         from http_api.pictures import line_graph, pie
     except ImportError:

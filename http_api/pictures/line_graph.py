@@ -24,12 +24,10 @@ from http_api.pictures.options import Canvas, LineOptions, Side
 from http_api.pictures.scale import Scale, make_scale, position
 from http_api.pictures.sheet import Sheet
 from http_api.pictures.timeaxis import time_marks
-from tgres_py.errors import LimitExceeded
 from tgres_py.functions.grids import consolidate_part
 from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock
 
 LEGEND_ITEMS_MAX = 10  # more series: no legend unless asked for
-SERIES_MAX = 1_000
 WORK_MAX = 100_000_000  # points of all lines times the pixels that each may rise: about 2 s
 GAP = 4.0
 
@@ -75,8 +73,6 @@ class Area:
 def draw_lines(block: SeriesBlock, canvas: Canvas, options: LineOptions, zone: tzinfo) -> Sheet:
     """The picture of all series of a block. BadRequest: parameters that leave no graph."""
     sheet = Sheet(canvas)
-    if len(block) > SERIES_MAX:
-        raise LimitExceeded("series to draw", len(block), SERIES_MAX, "SERIES_MAX")
     if not any(part.values.size for part in block.parts):
         size = max(6.0, math.log(canvas.width * canvas.height))
         sheet.text(canvas.width / 2, canvas.height / 2, "No Data", "center", size=size, color="red")

@@ -16,7 +16,6 @@ from urllib.parse import unquote_plus
 from http_api.pictures.colors import TEMPLATES, Color, parse_color
 from tgres_py.errors import BadRequest, LimitExceeded
 
-PIXELS_MAX = 10_000_000
 SIDE_PIXELS_MAX = 20_000
 FONT_PIXELS_MAX = 200
 COLORS_MAX = 1_000
@@ -94,6 +93,14 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """What one picture may cost; of the settings picture_pixels_max and picture_series_max."""
+
+    pixels_max: int = 10_000_000
+    series_max: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
 class Font:
     name: str
     size: int
@@ -119,11 +126,11 @@ class Canvas:
     unique_legend: bool
 
 
-def canvas_of(picture: Picture) -> Canvas:
+def canvas_of(picture: Picture, pixels_max: int) -> Canvas:
     width = picture.whole("width", 330, 1, SIDE_PIXELS_MAX)
     height = picture.whole("height", 250, 1, SIDE_PIXELS_MAX)
-    if width * height > PIXELS_MAX:
-        raise LimitExceeded("width x height: pixels", width * height, PIXELS_MAX, "PIXELS_MAX")
+    if width * height > pixels_max:
+        raise LimitExceeded("width x height", width * height, pixels_max, "picture_pixels_max")
     template = TEMPLATES.get(picture.text("template", "default"), TEMPLATES["default"])
     colors = unquote_plus(picture.text("colorList")) or template.lines
     size = picture.number("fontSize", 10)

@@ -10,10 +10,9 @@ from matplotlib.patches import Wedge
 from matplotlib.transforms import IdentityTransform
 
 from http_api.pictures.legend import Entry, draw_legend
-from http_api.pictures.line_graph import GAP, SERIES_MAX
+from http_api.pictures.line_graph import GAP
 from http_api.pictures.options import Canvas, PieOptions
 from http_api.pictures.sheet import Sheet
-from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import Matrix
 
 Slice = tuple[str, float]
@@ -34,8 +33,6 @@ def slice_value(values: Matrix, mode: str) -> float:
 
 def draw_pie(slices: Sequence[Slice], canvas: Canvas, options: PieOptions) -> Sheet:
     """Negative sizes count as nothing: a slice can't have them."""
-    if len(slices) > SERIES_MAX:
-        raise LimitExceeded("slices to draw", len(slices), SERIES_MAX, "SERIES_MAX")
     sheet = Sheet(canvas)
     margin = float(canvas.margin)
     bottom, top = margin, canvas.height - margin
