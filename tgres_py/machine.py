@@ -16,6 +16,13 @@ def memory_bytes(root: Path = Path("/")) -> int:
     return min([machine, *_group_limits(root)])
 
 
+def cpus() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _group_limits(root: Path) -> list[int]:
     groups = root / "sys/fs/cgroup"
     files = [groups / "memory.max", groups / "memory/memory.limit_in_bytes"]

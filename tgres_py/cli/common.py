@@ -12,6 +12,7 @@ from tgres_py.errors import StoreUnavailable, TgresError
 EXIT_NOTHING_FOUND = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
+EXIT_PARTLY = 4
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -19,6 +19,7 @@ VERBS = {
     "config": ("tgres_py.cli.config", "config", "Check, show or print settings."),
     "schema": ("tgres_py.cli.schema", "schema", "Explain retention rules."),
     "series": ("tgres_py.cli.series", "series", "List, remove, restore, rename and merge series."),
+    "import": ("tgres_py.cli.import_", "import_", "Bring in whisper files, CSV or carbon lines."),
     "blast": ("tgres_py.cli.blast", "blast", "Send load to a carbon receiver."),
 }
 
@@ -52,7 +53,8 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Round-robin time-series database server on PostgreSQL: carbon in, Graphite API out.
 
-    Exit codes: 0 done, 1 nothing found, 2 wrong usage or setting, 3 server not reachable.
+    Exit codes: 0 done, 1 nothing found, 2 wrong usage or setting, 3 server not reachable,
+    4 done in part.
     """
 
 

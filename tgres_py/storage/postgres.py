@@ -184,7 +184,7 @@ class PostgresStore:
     # Chunks
 
     async def write_chunks(self, rows: Sequence[ChunkRows], late_seq: int | None = None) -> None:
-        parts = _write_parts(rows)
+        parts = write_parts(rows)
         async with self._writer.use() as connection, connection.transaction():
             for i, (block, order) in enumerate(parts):
                 if i:
@@ -415,7 +415,7 @@ def _event(row: asyncpg.Record) -> Event:
 # Chunks
 
 
-def _write_parts(rows: Sequence[ChunkRows]) -> list[tuple[ChunkRows, NDArray[np.intp]]]:
+def write_parts(rows: Sequence[ChunkRows]) -> list[tuple[ChunkRows, NDArray[np.intp]]]:
     """Sorts all rows by (archive, width, rrd_id, n) and splits them into parts: rows, and their order.
 
     ON CONFLICT DO UPDATE refuses to touch a row twice, so no part holds a key twice; a later part
@@ -458,9 +458,16 @@ async def _write_part(
     if len(order) < COPY_ROWS_MIN:
         await connection.executemany(query("upsert_chunk"), _tuples(block, order))
         return
+    await write_staged(connection, block, order, "upsert_stage")
+
+
+async def write_staged(
+    connection: asyncpg.Connection, block: ChunkRows, order: NDArray[np.intp], statement: str
+) -> None:
+    """Copies ``block[order]`` into the empty staging table and runs ``statement`` on it."""
     pieces = copy_binary.chunk_pieces(block, order)
     await connection.copy_to_table("tgres_stage", source=_stream(pieces), format="binary")
-    await connection.execute(query("upsert_stage"))
+    await connection.execute(query(statement))
 
 
 def _tuples(block: ChunkRows, order: NDArray[np.intp]) -> list[tuple[object, ...]]:

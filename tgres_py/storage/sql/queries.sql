@@ -17,6 +17,31 @@ SET start_s = excluded.start_s,
               ELSE tgres_merge(t.dp, excluded.dp) END
 WHERE excluded.start_s >= t.start_s
 
+-- name: fill_stage
+-- The merge rule the other way round: what is known stays, staged values go into unknown slots only.
+-- Unchanged rows are left alone, so that an import that is repeated writes nothing.
+INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp)
+SELECT rrd_id, archive, n, start_s, dp FROM tgres_stage
+ON CONFLICT (rrd_id, archive, n) DO UPDATE
+SET start_s = excluded.start_s,
+    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+              ELSE tgres_merge(excluded.dp, t.dp) END
+WHERE excluded.start_s > t.start_s
+   OR excluded.start_s = t.start_s AND array_position(t.dp, 'NaN') IS NOT NULL
+      AND excluded.dp <> t.dp
+
+-- name: import_finished
+-- Files of the given series that were imported; a series that was removed since counts as not imported.
+SELECT f.name, f.size, f.mtime_ns, f.since_s FROM import_file f JOIN rrd r USING (name)
+WHERE f.name = any($1::text[])
+
+-- name: finish_import
+INSERT INTO import_file (name, size, mtime_ns, since_s, slots)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+ON CONFLICT (name) DO UPDATE
+SET size = excluded.size, mtime_ns = excluded.mtime_ns, since_s = excluded.since_s,
+    slots = excluded.slots, imported_at = now()
+
 -- name: empty_stage
 TRUNCATE tgres_stage
 

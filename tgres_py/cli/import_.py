@@ -1,0 +1,163 @@
+"""``tgres import whisper|csv|carbon``: the way in."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tgres_py import clock
+from tgres_py.cli.common import EXIT_PARTLY, NothingFound, json_option, print_json
+from tgres_py.cli.options import config_option
+from tgres_py.cli.rows import duration, size
+from tgres_py.config import Settings, load
+from tgres_py.machine import cpus
+from tgres_py.migrate.files import LeftOut, Listing, list_files
+from tgres_py.migrate.load import Options
+from tgres_py.migrate.target import open_target
+from tgres_py.migrate.times import parse_time
+from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHOWN = 10  # files left out that are listed for people
+
+
+@click.group("import")
+def import_() -> None:
+    """Bring points in from whisper files, CSV or carbon lines.
+
+    What the store knows already stays: imported values only fill slots where nothing is known.
+    """
+
+
+def store_options(function: F) -> F:
+    """Adds --dsn, --data-dir and --config."""
+    dsn = click.option("--dsn", help="The PostgreSQL to work on [default: the embedded one].")
+    data_dir = click.option(
+        "--data-dir",
+        help="Data directory whose embedded PostgreSQL to work on; a server may run on it.",
+    )
+    return config_option(data_dir(dsn(function)))
+
+
+@import_.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@store_options
+@click.option("--prefix", default="", help="Put PREFIX. before all names.")
+@click.option("--since", help="Leave out slots older than this: 30d, 2026-01-31, an epoch …")
+@click.option("--jobs", type=click.IntRange(1, 64), help="Processes [default: one per core].")
+@click.option("--skip-empty", is_flag=True, help="Make no series for files without any point.")
+@click.option("--again", is_flag=True, help="Also read files that an earlier import has finished.")
+@click.option("--dry-run", "only_look", is_flag=True, help="Only say what would be imported.")
+@json_option
+def whisper(
+    folder: Path,
+    dsn: str | None,
+    data_dir: str | None,
+    config_file: str | None,
+    prefix: str,
+    since: str | None,
+    jobs: int | None,
+    skip_empty: bool,
+    again: bool,
+    only_look: bool,
+    as_json: bool,
+) -> None:
+    """Copy carbon's files (*.wsp) below FOLDER: every archive, slot for slot.
+
+    Each series gets the retention, aggregation method and xFilesFactor of its file. Interrupted or repeated, an
+    import goes on with the files that are not finished or have changed since.
+
+    Exit code 4: done, but some files were left out; they are listed.
+    """
+    settings = load(config_file, {"dsn": dsn, "data_dir": data_dir})
+    now_s = clock.now_s()
+    since_s = parse_time(since, now_s, "--since") if since else 0
+    listing = list_files(folder, prefix, settings.name_bytes_max)
+    if not listing.files and not listing.left_out:
+        raise NothingFound(f"no *.wsp files below {folder}")
+    options = Options(str(folder), now_s, since_s, skip_empty)
+    with _bar(len(listing.files), as_json) as progress:
+        if only_look:
+            outcome = dry_run(folder, listing, since_s, progress)
+        else:
+            outcome = asyncio.run(_import(settings, listing, options, jobs, again, progress))
+    if as_json:
+        print_json(outcome.as_data())
+    else:
+        click.echo(_text(outcome, only_look))
+    if outcome.report.left_out:
+        raise SystemExit(EXIT_PARTLY)
+
+
+async def _import(
+    settings: Settings,
+    listing: Listing,
+    options: Options,
+    jobs: int | None,
+    again: bool,
+    progress: Progress,
+) -> Outcome:
+    async with open_target(settings) as (dsn, store):
+        return await import_folder(
+            dsn,
+            store,
+            listing,
+            options,
+            jobs=jobs or cpus(),
+            again=again,
+            timeout_s=settings.store_timeout_s,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _bar(files: int, as_json: bool) -> Iterator[Progress]:
+    """A progress bar on stderr, where that is a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=files, label="files", show_pos=True, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _text(outcome: Outcome, only_looked: bool) -> str:
+    report = outcome.report
+    lines = [f"{outcome.found:,} files found"]
+    if outcome.older:
+        lines.append(f"{outcome.older:,} not changed since then, left alone")
+    if outcome.unchanged:
+        lines.append(f"{outcome.unchanged:,} imported before, left alone")
+    if only_looked:
+        lines.append(f"{report.files:,} to import, {size(report.bytes)}")
+    else:
+        rate = report.slots / max(outcome.seconds, 1e-3)
+        lines.append(
+            f"{report.files:,} imported: {report.slots:,} known slots from {size(report.bytes)} in "
+            f"{duration(outcome.seconds)} ({rate:,.0f}/s)"
+        )
+        if report.empty:
+            lines.append(f"{report.empty:,} without any point within their retention")
+        if report.outside:
+            lines.append(
+                f"{report.outside:,} slots older than the retention or from the future, left out"
+            )
+    for text, count in report.retentions.most_common():
+        lines.append(f"  {count:>9,} × {text}")
+    return "\n".join([*lines, *_left_out(report.left_out)])
+
+
+def _left_out(left_out: list[LeftOut]) -> list[str]:
+    if not left_out:
+        return []
+    lines = [f"{len(left_out):,} left out:"]
+    lines += [f"  {one.path}: {one.reason}" for one in left_out[:SHOWN]]
+    if len(left_out) > SHOWN:
+        lines.append(f"  … and {len(left_out) - SHOWN:,} more; --json lists all")
+    return lines

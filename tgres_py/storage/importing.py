@@ -1,0 +1,49 @@
+"""The store as an import uses it: values only fill unknown slots, and finished files are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tgres_py.storage.port import ChunkRows
+from tgres_py.storage.postgres import PostgresStore, write_parts, write_staged
+from tgres_py.storage.queries import query
+
+
+class FileMark(NamedTuple):
+    """A file that was imported: the name of its series, its size and time of last change, the time from which
+    its slots were taken (0 = all), and how many known ones there were."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    since_s: int
+    slots: int = 0
+
+    def covers(self, other: FileMark) -> bool:
+        """Whether an import of ``other`` would bring nothing more."""
+        return self[:3] == other[:3] and self.since_s <= other.since_s
+
+
+class ImportStore(PostgresStore):
+    async def fill_chunks(self, rows: Sequence[ChunkRows], done: Sequence[FileMark] = ()) -> None:
+        """One transaction: puts known slots where nothing is known, and remembers ``done``.
+
+        Same lap: a known slot of the store stays; newer lap: the row is replaced; older lap: the row is kept. So the
+        result is the same whether a server writes a slot before or after the import. Idempotent.
+        """
+        parts = write_parts(rows)
+        async with self._writer.use() as connection, connection.transaction():
+            for i, (block, order) in enumerate(parts):
+                if i:
+                    await connection.execute(query("empty_stage"))
+                await write_staged(connection, block, order, "fill_stage")
+            if done:
+                columns = [list(column) for column in zip(*done, strict=True)]
+                await connection.execute(query("finish_import"), *columns)
+
+    async def finished(self, names: Sequence[str]) -> dict[str, FileMark]:
+        """The files that were imported for these series, by name."""
+        async with self._pool.use() as connection:
+            rows = await connection.fetch(query("import_finished"), list(names))
+        return {row["name"]: FileMark(*row) for row in rows}
