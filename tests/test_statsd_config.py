@@ -270,7 +270,7 @@ def test_a_config_js_is_carried_over_and_the_rest_is_listed(tmp_path: Path) -> N
         histogram=(HistogramRule("render", (0.01, math.inf)),),
         graphite=table.graphite,
     )
-    assert not table.graphite.legacyNamespace and table.graphite.globalSuffix == ""
+    assert not table.graphite.legacyNamespace and table.graphite.globalSuffix is None
 
 
 def test_servers_of_a_config_js_listen_where_they_did(tmp_path: Path) -> None:

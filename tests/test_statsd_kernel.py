@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.statsd_flushes import Flushes
 from tgres_py.kernels import statsd_py
 from tgres_py.statsd import aggregate
 from tgres_py.statsd.aggregate import Aggregator
-from tgres_py.statsd.settings import StatsdSettings, from_table
+from tgres_py.statsd.settings import from_table
 
 native = pytest.importorskip(
     "tgres_py.kernels._statsd", reason="the extension isn't built: only the pure twin can run"
@@ -70,21 +71,21 @@ _rates = st.sampled_from(
         "|@1.1.1",
     ]
 )
-_line = st.builds(lambda k, v, t, r, tail: f"{k}:{v}|{t}{r}{tail}", _keys, _values, _types, _rates, st.sampled_from(["", "", "", "|#t:1", ":3|c"]))  # fmt: skip
+_line = st.builds(lambda k, v, t, r, tail: f"{k}:{v}|{t}{r}{tail}", _keys, _values, _types, _rates, st.sampled_from(["", "", "", "|#t:1", "|#a:b,c:d", "|#x", "|#", "|#a:b:c", "|#a b:c", "|#a:1,,b", "|#a|#b", ":3|c"]))  # fmt: skip
 _packet = st.lists(st.one_of(_line, _line, st.text(max_size=6)), max_size=15).map("\n".join)
 
 
-def pair(table: dict[str, Any]) -> list[Aggregator]:
+def pair(table: dict[str, Any]) -> list[Flushes]:
     made = []
     for cells in (native.StatsdCells, statsd_py.StatsdCells):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(aggregate, "StatsdCells", cells)
-            made.append(Aggregator(from_table(table)))
+            made.append(Flushes(Aggregator(from_table(table))))
     return made
 
 
-def numbers(aggregator: Aggregator, now_s: int) -> dict[str, float]:
-    flushed = dict(aggregator.flush(now_s))
+def numbers(flush: Flushes, now_s: int) -> dict[str, float]:
+    flushed = flush(now_s)
     return {n: v for n, v in flushed.items() if "graphiteStats" not in n and "processing" not in n}
 
 
@@ -106,15 +107,15 @@ def test_twins_agree(
         "timerValuesMax": values + 1,
     }
     twins = pair(table)
+    one, other = (twin.aggregator for twin in twins)
     for number, packets in enumerate(flushes):
-        for aggregator in twins:
+        for aggregator in (one, other):
             aggregator.add("\n".join(packets).encode(), len(packets), 5)
-        one, other = twins
         assert sorted(one.timers().items()) == sorted(other.timers().items())
         for verb in ("delete_counter", "delete_timer", "delete_gauge"):
             assert getattr(one, verb)(gone) == getattr(other, verb)(gone)
         assert one.limits() == other.limits() and one.bad_lines_seen == other.bad_lines_seen
-        a, b = numbers(one, 100 + number), numbers(other, 100 + number)
+        a, b = (numbers(twin, 100 + number) for twin in twins)
         assert a.keys() == b.keys()
         np.testing.assert_array_equal([a[k] for k in a], [b[k] for k in a])
 
@@ -123,8 +124,8 @@ def test_twins_agree(
 @settings(max_examples=200, deadline=None)
 def test_any_bytes(data: bytes) -> None:
     one, other = pair({})
-    one.add(data, 1, 0)
-    other.add(data, 1, 0)
+    one.aggregator.add(data, 1, 0)
+    other.aggregator.add(data, 1, 0)
     assert numbers(one, 9) == pytest.approx(numbers(other, 9), nan_ok=True)
 
 
@@ -138,10 +139,10 @@ def test_any_bytes(data: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 @pytest.mark.parametrize("which", [0, 1])
 def test_against_a_plain_model(which: int, events: list[Any], percentiles: list[float]) -> None:
-    aggregator = pair({"percentThreshold": percentiles})[which]
+    flush = pair({"percentThreshold": percentiles})[which]
     for key, kind, value, rate in events:
-        aggregator.add(f"{key}:{value}|{kind}|@{rate:g}".encode(), 1, 0)
-    flushed = dict(aggregator.flush(100))
+        flush.aggregator.add(f"{key}:{value}|{kind}|@{rate:g}".encode(), 1, 0)
+    flushed = flush(100)
     for name, value in model(events, percentiles).items():
         assert flushed[name] == pytest.approx(value, rel=1e-9), name
 
@@ -190,33 +191,55 @@ def model(events: list[Any], percentiles: list[float]) -> dict[str, float]:
 
 
 def test_keys_that_went_make_room_again() -> None:
-    for aggregator in pair({"deleteIdleStats": True, "keysMax": 2_000}):
+    for flush in pair({"deleteIdleStats": True, "keysMax": 2_000}):
         for turn in range(5):
             lines = "".join(f"k{turn}.{i}:1|c\n" for i in range(1_900)).encode()
-            aggregator.add(lines, 1, 0)
-            flushed = dict(aggregator.flush(100 + turn))
+            flush.aggregator.add(lines, 1, 0)
+            flushed = flush(100 + turn)
             assert flushed[f"stats_counts.k{turn}.1899"] == 1
-        assert aggregator.limits()["keys"] == 0
+        assert flush.aggregator.limits()["keys"] == 0
 
 
 def test_a_timer_with_a_million_values() -> None:
     values = np.random.default_rng(7).permutation(1_000_000)
-    for aggregator in pair({}):
-        for value in values[:1000].tolist():
-            aggregator.add(b"t:%d|ms" % value, 1, 0)
+    for flush in pair({}):
+        lines = b"".join(b"t:%d|ms\n" % value for value in values[:1000].tolist())
+        flush.aggregator.add(lines, 1, 0)
         for value in values[1000:].tolist():
-            aggregator._cells.time("t", value, 1.0)
-        flushed = dict(aggregator.flush(100))
+            flush.aggregator._cells.time("t", value, 1.0)
+        flushed = flush(100)
         assert flushed["stats.timers.t.upper_90"] == 899_999
         assert flushed["stats.timers.t.median"] == 499_999.5
         assert flushed["stats.timers.t.count"] == 1_000_000
 
 
 def test_sets_are_exact_up_to_their_limit_then_near() -> None:
-    aggregator = Aggregator(StatsdSettings(setExactMax=4_096))
-    aggregator.add("\n".join(f"s:{i}|s" for i in range(4_096)).encode(), 1, 0)
-    aggregator.add("\n".join(f"big:{i}|s" for i in range(50_000)).encode(), 1, 0)
-    assert aggregator._sets["big"].estimated and not aggregator._sets["s"].estimated
-    flushed = dict(aggregator.flush(100))
-    assert flushed["stats.sets.s.count"] == 4_096
-    assert flushed["stats.sets.big.count"] == pytest.approx(50_000, rel=0.1)
+    for flush in pair({"setExactMax": 4_096}):
+        add = flush.aggregator.add
+        add("\n".join(f"s:{i}|s" for i in range(4_096)).encode(), 1, 0)
+        assert flush(100)["stats.sets.s.count"] == 4_096
+        assert flush.numbers.estimated == 0 and flush.numbers.estimated_key == ""
+        add("\n".join(f"big:{i}|s" for i in range(50_000)).encode(), 1, 0)
+        flushed = flush(110)
+        assert flushed["stats.sets.s.count"] == 0
+        assert flushed["stats.sets.big.count"] == pytest.approx(50_000, rel=0.1)
+        assert flush.numbers.estimated == 1 and flush.numbers.estimated_key == "big"
+
+
+def test_members_of_all_sets_have_a_limit() -> None:
+    for flush in pair({"setMembersMax": 10}):
+        for turn in range(2):
+            lines = "\n".join(f"s{i % 3}:{i}|s" for i in range(30)).encode()
+            flush.aggregator.add(lines, 1, 0)
+            flushed = flush(100 + turn)
+            assert sum(flushed[f"stats.sets.s{i}.count"] for i in range(3)) == 10
+        assert flush.aggregator.limits()["set_members"] == 40
+
+
+def test_a_cell_that_got_another_key_is_flushed_under_that() -> None:
+    for flush in pair({"deleteIdleStats": True}):
+        for turn in range(4):
+            flush.aggregator.add(f"k{turn}:{turn}|c\nt{turn}:{turn}|ms".encode(), 1, 0)
+            flushed = flush(100 + turn)
+            assert {n for n in flushed if ".k" in n} == {f"stats_counts.k{turn}", f"stats.k{turn}"}
+            assert flushed[f"stats.timers.t{turn}.upper"] == turn

@@ -26,6 +26,7 @@ from http_api.listen import HttpListener
 from http_api.meters import Meters
 from receivers import carbon_line, carbon_pickle, statsd_mgmt, tcp, udp
 from receivers.statsd import StatsdReceiver
+from receivers.statsd_flush import StatsdFlush
 from tgres_py import clock, metrics
 from tgres_py.admin.frame import Admin, AdminVerbs
 from tgres_py.config import Settings
@@ -215,6 +216,7 @@ class Server:
         self.source: ServerSource
         self.listeners: dict[str, Listener] = {}
         self.statsd: StatsdReceiver | None = None
+        self.statsd_flush: StatsdFlush | None = None
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
@@ -352,7 +354,8 @@ class Server:
             self.listeners["statsd_mgmt"] = await statsd_mgmt.start(
                 "statsd_mgmt", *settings.statsd_mgmt, Management(self.statsd.aggregator)
             )
-        self._spawn(self.statsd.run(), "statsd-flush")
+        self.statsd_flush = StatsdFlush(self.statsd.aggregator, self.intake)
+        self._spawn(self.statsd_flush.run(), "statsd-flush")
         self._spawn(self._watch_statsd_events(), "statsd-events")
         if table.keyFlush.interval:
             self._spawn(self._report_statsd_keys(self.statsd.aggregator), "statsd-keys")
@@ -498,8 +501,8 @@ class Server:
             listener.close()
         for listener in self.listeners.values():
             await listener.drain()
-        if self.statsd is not None:
-            self.statsd.flush_last()
+        if self.statsd_flush is not None:
+            await self.statsd_flush.last()
         if self.http is not None:
             await self.http.close()
         for task in list(self._tasks):

@@ -1,4 +1,4 @@
-"""Packets in, one flush's names and values out: what etsy's daemon keeps between two flushes.
+"""Packets in, what a flush needs out: what etsy's daemon keeps between two flushes.
 
 No socket, no wall clock: times come in. What is idle is flushed again (counters, sets and a timer's count as 0, gauges
 as they were), unless the delete* settings say otherwise: then it goes after ``…MaxTTL`` flushes without an event.
@@ -12,24 +12,18 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tgres_py import clock
 from tgres_py.kernels.statsd import StatsdCells
 from tgres_py.statsd.dogstatsd import Inbox
+from tgres_py.statsd.flush import Interval
 from tgres_py.statsd.names import Names
 from tgres_py.statsd.parser import LINE_BYTES_MAX, Event, Kind, LineParser
-from tgres_py.statsd.sets import MemberSet
 from tgres_py.statsd.settings import StatsdSettings
-from tgres_py.statsd.timers import TimerNumbers
 
 log = logging.getLogger("tgres.statsd")
 
 OWN_COUNTERS = ("bad_lines_seen", "packets_received", "metrics_received")
 TIMED_MAX = 1_000_000  # points with a time of their own that wait for the flush
-
-Floats = NDArray[np.float64]
+POINT_BYTES = 16  # a time and a value
 
 
 class Timed(NamedTuple):
@@ -51,18 +45,17 @@ class Aggregator:
         self.bad_lines_seen = 0  # since the start, as the two below
         self.packets_seen = 0
         self.lines_seen = 0
-        self.refused = Counter({"sets": 0, "timed": 0})  # by limit: keys, timed
+        self.refused_timed = 0  # by TIMED_MAX
         self.timed: list[Timed] = []
         self.key_counts: Counter[str] = Counter()
         self.inbox = Inbox(settings)
         self._parser = LineParser(settings)
-        self._cells = StatsdCells(settings.keysMax, settings.timerValuesMax)
-        self._sets: dict[str, MemberSet] = {}
-        self._numbers = TimerNumbers(
-            settings.percentThreshold,
-            settings.histogram,
-            settings.calculatedTimerMetrics,
-            settings.interval_s,
+        self._cells = StatsdCells(
+            settings.keysMax,
+            settings.timerValuesMax,
+            settings.setExactMax,
+            settings.setMembersMax,
+            OWN_COUNTERS,
         )
         self._own = {leaf: f"{settings.prefixStats}.{leaf}" for leaf in OWN_COUNTERS}
         for key in self._own.values():
@@ -123,7 +116,7 @@ class Aggregator:
         kind, key, value, weight, time_s = event
         cells = self._cells
         if isinstance(value, str):
-            self._member(key, value)
+            cells.member(key, value)
         elif time_s is not None:
             self._timed(event, value, time_s)
         elif kind is Kind.COUNT:
@@ -133,19 +126,9 @@ class Aggregator:
         else:
             cells.gauge(key, value, kind is Kind.GAUGE_SIGNED)
 
-    def _member(self, key: str, member: str) -> None:
-        members = self._sets.get(key)
-        if members is None:
-            if len(self._sets) >= self.settings.keysMax:
-                self.refused["sets"] += 1
-                return
-            members = self._sets[key] = MemberSet(self.settings.setExactMax)
-        members.add(member)
-        members.age = 0
-
     def _timed(self, event: Event, value: float, time_s: int) -> None:
         if len(self.timed) >= TIMED_MAX:
-            self.refused["timed"] += 1
+            self.refused_timed += 1
         elif event.kind is Kind.COUNT:
             rate = value / self.settings.interval_s
             self.timed.append(Timed(self.names.rate(event.key), time_s, rate))
@@ -160,75 +143,33 @@ class Aggregator:
 
     # -- a flush -----------------------------------------------------------------------------
 
-    def flush(self, now_s: int) -> list[tuple[str, float]]:
-        """Names and values of this flush, then the next interval begins. NaN stands where there is no value."""
-        names, values = self.flush_columns(now_s)
-        return list(zip(names, values.tolist(), strict=True))
-
-    def flush_columns(self, now_s: int) -> tuple[list[str], Floats]:
-        """The same as columns: names, float64 (n,)."""
-        begin = clock.monotonic()
+    def take(self, now_s: int) -> Interval:
+        """Ends the interval: what it held, to be worked out in any thread. Quick."""
         settings, cells = self.settings, self._cells
         if self._flushed_s:
             lag = now_s - self._flushed_s - settings.interval_s
             cells.gauge(self._lag_key, lag, False)
         self._flushed_s = now_s
-        out = _Columns()
-        stats = self._add_counters(out) + self._add_timers(out)
-        calculated = clock.monotonic()
-        stats += self._add_gauges(out) + self._add_sets(out)
-        own = {
-            "numStats": stats,
-            "graphiteStats.calculationtime": _ms(clock.monotonic() - calculated),
-            "processing_time": _ms(calculated - begin),
-            "graphiteStats.last_exception": 0,
-            "graphiteStats.last_flush": self._last_flush_s,
-            "graphiteStats.flush_time": self._flush_ms,
-            "graphiteStats.flush_length": self._flush_bytes,
-        }
-        out.add([self.names.own(leaf) for leaf in own], np.array(list(own.values()), np.float64))
-        self._end_interval()
-        self._last_flush_s = now_s
-        self._flush_ms = _ms(clock.monotonic() - begin)
-        self._flush_bytes = 16 * len(out.names)
-        return out.names, out.values()
-
-    def _add_counters(self, out: _Columns) -> int:
-        keys, values = self._cells.counters()
-        out.add([self.names.rate(key) for key in keys], values / self.settings.interval_s)
-        if self.settings.flush_counts:
-            out.add([self.names.count(key) for key in keys], values)
-        return len(keys)
-
-    def _add_timers(self, out: _Columns) -> int:
-        keys, weights, sizes, values = self._cells.timers()
-        parts = [self.names.timer_parts(key) for key in keys]
-        for name, at, numbers in self._numbers.columns(keys, weights, sizes, values):
-            out.add([f"{parts[i][0]}{name}{parts[i][1]}" for i in at.tolist()], numbers)
-        return len(keys)
-
-    def _add_gauges(self, out: _Columns) -> int:
-        keys, values = self._cells.gauges()
-        out.add([self.names.gauge(key) for key in keys], values)
-        return len(keys)
-
-    def _add_sets(self, out: _Columns) -> int:
-        sizes = [members.size() for members in self._sets.values()]
-        out.add([self.names.set_size(key) for key in self._sets], np.array(sizes, np.float64))
-        return len(sizes)
-
-    def _end_interval(self) -> None:
-        s = self.settings
-        self._cells.end_interval(
-            s.countersMaxTTL if s.deletes_counters else 0,
-            s.timersMaxTTL if s.deletes_timers else 0,
-            s.gaugesMaxTTL if s.deletes_gauges else 0,
-            OWN_COUNTERS,
+        taken = cells.take(
+            settings.countersMaxTTL if settings.deletes_counters else 0,
+            settings.timersMaxTTL if settings.deletes_timers else 0,
+            settings.gaugesMaxTTL if settings.deletes_gauges else 0,
+            settings.setsMaxTTL if settings.deletes_sets else 0,
         )
-        for key, members in list(self._sets.items()):
-            members.clear()
-            if s.deletes_sets and members.age >= s.setsMaxTTL:
-                del self._sets[key]
+        own = {
+            "graphiteStats.calculationtime": self._flush_ms,
+            "graphiteStats.last_exception": 0.0,
+            "graphiteStats.last_flush": float(self._last_flush_s),
+            "graphiteStats.flush_time": self._flush_ms,
+            "graphiteStats.flush_length": float(self._flush_bytes),
+        }
+        return Interval(taken, own)
+
+    def flushed(self, now_s: int, numbers: int, seconds: float) -> None:
+        """Says what became of the last flush: when it was stored, how many numbers, how long it took."""
+        self._last_flush_s = now_s
+        self._flush_ms = float(int(seconds * 1000))
+        self._flush_bytes = POINT_BYTES * numbers
 
     def take_timed(self) -> list[Timed]:
         """Points that were sent with a time of their own, each once."""
@@ -238,20 +179,15 @@ class Aggregator:
     # -- for the management port -------------------------------------------------------------
 
     def counters(self) -> dict[str, float]:
-        keys, values = self._cells.counters()
-        return dict(zip(keys, values.tolist(), strict=True))
+        """In the order in which they came, as the others."""
+        return self._cells.counters()
 
     def gauges(self) -> dict[str, float]:
-        keys, values = self._cells.gauges()
-        return dict(zip(keys, values.tolist(), strict=True))
+        return self._cells.gauges()
 
     def timers(self) -> dict[str, list[float]]:
         """The values of this interval, in order of arrival."""
-        keys, _, sizes, values = self._cells.timers()
-        parts = np.split(values, np.cumsum(sizes))[
-            :-1
-        ]  # the last one is what follows the last timer
-        return dict(zip(keys, (part.tolist() for part in parts), strict=True))
+        return self._cells.timers()
 
     def delete_counter(self, key: str) -> bool:
         """False when there is no such counter."""
@@ -280,25 +216,10 @@ class Aggregator:
     def limits(self) -> dict[str, int]:
         """What limits refused since the start, by limit."""
         cells = self._cells
-        counts = {"keys": cells.refused_keys, "timer_values": cells.refused_values}
-        return {**counts, **self.refused, "events": self.inbox.refused}
-
-
-class _Columns:
-    """Names and values that grow in parts."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._parts: list[Floats] = []
-
-    def add(self, names: list[str], values: Floats) -> None:
-        self.names += names
-        self._parts.append(values)
-
-    def values(self) -> Floats:
-        return np.concatenate(self._parts)
-
-
-def _ms(seconds: float) -> float:
-    """Whole milliseconds, as JavaScript's clock counts them."""
-    return float(int(seconds * 1000))
+        return {
+            "keys": cells.refused_keys,
+            "timer_values": cells.refused_values,
+            "set_members": cells.refused_members,
+            "timed": self.refused_timed,
+            "events": self.inbox.refused,
+        }

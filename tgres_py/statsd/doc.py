@@ -12,11 +12,15 @@ from tgres_py.statsd.settings import StatsdSettings
 
 
 class Row(NamedTuple):
-    """``name``: dotted for members of a table; ``default``: as TOML writes it, empty when there is none."""
+    """``name``: dotted for members of a table; ``default``: as TOML writes it, empty when there is none.
+
+    ``sample``: the line that sets it to its default, a comment where no value does.
+    """
 
     name: str
     default: str
     help: str
+    sample: str
 
 
 def rows() -> list[Row]:
@@ -30,7 +34,10 @@ def _rows(settings: Any, prefix: str) -> Iterator[Row]:
         if hasattr(value, "__dataclass_fields__"):
             yield from _rows(value, f"{prefix}{field.name}.")
         else:
-            yield Row(f"{prefix}{field.name}", _toml(value), field.metadata["help"])
+            name, default = f"{prefix}{field.name}", _toml(value)
+            unset = value is None and "str" in str(field.type)
+            line = f'# {name} = ""' if unset else f"{name} = {default or 'false'}"
+            yield Row(name, default, field.metadata["help"], f"{line}  # {field.metadata['help']}")
 
 
 def _toml(value: Any) -> str:
@@ -50,7 +57,7 @@ def sample_toml() -> str:
         "",
         "# [statsd]",
     ]
-    lines += [f"# {row.name} = {row.default or 'false'}  # {row.help}" for row in rows()]
+    lines += [f"# {row.sample}" for row in rows()]
     return "\n".join([*lines, ""])
 
 

@@ -19,7 +19,8 @@ class Names:
         graphite = settings.graphite
         self._legacy = graphite.legacyNamespace
         self._sanitize = not settings.keyNameSanitize
-        self._suffix = f".{graphite.globalSuffix}" if graphite.globalSuffix else ""
+        # etsy: an empty suffix is one, too: names end with a dot then
+        self._suffix = "" if graphite.globalSuffix is None else f".{graphite.globalSuffix}"
         self._own = settings.prefixStats
         root = graphite.globalPrefix
         if self._legacy:
@@ -58,12 +59,9 @@ class Names:
     def set_size(self, key: str) -> str:
         return self._join(self._sets, key, ".count")
 
-    def timer_parts(self, key: str) -> tuple[str, str]:
-        """What stands before and behind the name of a timer's number."""
-        path, mark, tags = key.partition(";")
-        if self._sanitize:
-            path = clean_key(path)
-        return f"{self._timers}{path}.", f"{self._suffix}{mark}{tags}"
+    def timer(self, key: str, number: str) -> str:
+        """``number``: what is known of the timer (mean_90, histogram.bin_1 …)."""
+        return self._join(self._timers, key, f".{number}")
 
     def own(self, leaf: str) -> str:
         """statsd's own numbers."""

@@ -101,8 +101,8 @@ class LineParser:
 
     @property
     def plain(self) -> bool:
-        """True when plain lines (key, number, c, g or ms, a rate) mean what etsy says."""
-        return "c" not in self._timers and "g" not in self._timers and self._sanitize
+        """True when plain lines (key, number, c, g, ms or s, a rate, tags) mean what etsy says."""
+        return self._timers.isdisjoint(("c", "g", "s")) and self._sanitize
 
     def parse(self, line: str) -> tuple[str, list[Event], int]:
         """(key, events of the line in their order, how many of its specs were bad)."""

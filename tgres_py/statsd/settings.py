@@ -67,7 +67,9 @@ class GraphiteNames:
     prefixTimer: str = _doc("timers", "second part of timers' names (new names only)")
     prefixGauge: str = _doc("gauges", "second part of gauges' names (new names only)")
     prefixSet: str = _doc("sets", "second part of sets' names (new names only)")
-    globalSuffix: str = _doc("", "last part of all names, before the tags")
+    globalSuffix: str | None = _doc(
+        None, "last part of all names, before the tags; set to an empty text: a dot at their end"
+    )
 
 
 _NO_REPORT = KeyFlush()
@@ -136,6 +138,7 @@ class StatsdSettings:
     # Limits; what they refuse is counted.
     keysMax: int = _doc(1_000_000, "keys of all types together; lines of further ones are refused")
     timerValuesMax: int = _doc(20_000_000, "values of all timers between two flushes")
+    setMembersMax: int = _doc(20_000_000, "members of all sets that are held between two flushes")
     setExactMax: int = _doc(100_000, "members that a set holds; beyond it its size is estimated")
 
     @property
@@ -273,7 +276,10 @@ def _limit(value: Any) -> int:
 def _interval(value: Any) -> int:
     number = whole_number(value)
     if number < 1_000 or number % 1_000 or number > 86_400_000:
-        raise ValueError("whole seconds, in ms, from 1000 to 86400000 are wanted")
+        raise ValueError(
+            "whole seconds, in ms, from 1000 to 86400000 are wanted (archives have steps of whole seconds: two "
+            "flushes within one would overwrite each other)"
+        )
     return number
 
 
