@@ -142,6 +142,10 @@ def _text(outcome: Outcome, only_looked: bool) -> str:
             f"{report.files:,} imported: {report.slots:,} known slots from {size(report.bytes)} in "
             f"{duration(outcome.seconds)} ({rate:,.0f}/s)"
         )
+        if report.converted:
+            lines.append(
+                f"{report.converted:,} of them exist under other archives: re-bucketed into these"
+            )
         if report.empty:
             lines.append(f"{report.empty:,} without any point within their retention")
         if report.outside:

@@ -73,6 +73,21 @@ def _rows(
     )
 
 
+def points_by_series(
+    rows: ChunkRows, archive: Archive
+) -> dict[int, tuple[NDArray[np.int64], Floats]]:
+    """(slots, values) of the known slots of each series that has any, by rrd_id."""
+    rrd_ids, slots, values = slots_of_rows(rows, archive)
+    order = np.argsort(rrd_ids, kind="stable")
+    rrd_ids, slots, values = rrd_ids[order], slots[order], values[order]
+    found, first = np.unique(rrd_ids, return_index=True)
+    ends = [*first[1:].tolist(), len(rrd_ids)]
+    return {
+        rrd_id: (slots[a:b], values[a:b])
+        for rrd_id, a, b in zip(found.tolist(), first.tolist(), ends, strict=True)
+    }
+
+
 def slots_of_rows(rows: ChunkRows, archive: Archive) -> tuple[NDArray[np.int64], Slots, Floats]:
     """The known slots of chunk rows: rrd_id, slot and value of each, by row and then by time."""
     row, place = np.nonzero(~np.isnan(rows.dp))

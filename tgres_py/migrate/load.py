@@ -1,7 +1,8 @@
 """Whisper files into the store: each archive as it stands, slot for slot.
 
-What the store has already stays: imported slots go where nothing is known. So live points are never replaced by older
-files, and an import that was interrupted is just repeated; files that were finished are left out then.
+A series that exists under other archives gets what the file holds re-bucketed into these. What the store has already
+stays: imported slots go where nothing is known. So live points are never replaced by older files, and an import that
+was interrupted is just repeated; files that were finished are left out then.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.migrate.chunks import Collector
+from tgres_py.migrate.chunks import Collector, points_by_series
+from tgres_py.migrate.convert import converted
 from tgres_py.migrate.files import Found, LeftOut
+from tgres_py.migrate.mixed import NONE, Points, mixed_slots
 from tgres_py.migrate.whisper_file import (
     Header,
     Known,
@@ -24,7 +27,7 @@ from tgres_py.migrate.whisper_file import (
     parse_header,
     read_file,
 )
-from tgres_py.model.retention import BundleSpec, format_retention, pairs_of
+from tgres_py.model.retention import Archive, BundleSpec, format_retention, pairs_of
 from tgres_py.storage.importing import FileMark, ImportStore
 
 # Known slots of one transaction: 8 MB of values, 12 MB of COPY stream.
@@ -45,9 +48,11 @@ class Options:
 @dataclass(slots=True)
 class Report:
     """What became of some files. ``slots``: known slots found within the retention; ``outside``: those found that are
-    older or from the future; ``retentions``: files by retention, method and xFilesFactor."""
+    older or from the future; ``converted``: series that exist under other archives than their files have;
+    ``retentions``: files by retention, method and xFilesFactor."""
 
     files: int = 0
+    converted: int = 0
     empty: int = 0
     slots: int = 0
     outside: int = 0
@@ -57,6 +62,7 @@ class Report:
 
     def add(self, other: Report) -> None:
         self.files += other.files
+        self.converted += other.converted
         self.empty += other.empty
         self.slots += other.slots
         self.outside += other.outside
@@ -141,24 +147,67 @@ class Loader:
     async def _write(self, waiting: list[_Series], report: Report) -> None:
         names = [series.file.name for series in waiting]
         wanted = await self._bundles_of([series.spec for series in waiting])
+        lived = await self._store.known_names(names)
         rrd_ids, found = await self._store.create_series(names, wanted)
         collector = Collector()
+        older: dict[BundleSpec, list[tuple[int, list[Points]]]] = {}
         marks = []
         for number, series in enumerate(waiting):
-            if found[number] != wanted[number]:
-                report.left_out.append(
-                    LeftOut(series.file.path, await self._other(int(found[number])))
-                )
-                continue
-            for place, (archive, known) in enumerate(
-                zip(series.spec.archives, series.known, strict=True)
-            ):
-                collector.add(number, place, archive, known.slots, known.values)
-            marks.append(_mark(series.file, self._options.since_s, series.slots))
+            spec = series.spec
+            points = [(known.slots, known.values) for known in series.known]
             report.files += 1
             report.slots += series.slots
-            report.retentions[spec_text(series.spec)] += 1
-        await self._store.fill_chunks(collector.take(rrd_ids), marks)
+            report.retentions[spec_text(spec)] += 1
+            if found[number] != wanted[number]:
+                spec = await self._spec(int(found[number]))
+                points = converted(series.spec, spec, points, self._options.now_s)
+                report.converted += 1
+            for place, (archive, (slots, values)) in enumerate(
+                zip(spec.archives, points, strict=True)
+            ):
+                collector.add(number, place, archive, slots, values)
+            if series.file.name in lived:
+                older.setdefault(spec, []).append((number, points))
+            marks.append(_mark(series.file, self._options.since_s, series.slots))
+        replacing = Collector()
+        for spec, imported in older.items():
+            await self._mix(spec, imported, rrd_ids, replacing)
+        rows = collector.take(rrd_ids)
+        await self._store.fill_chunks(rows, marks, replacing.take(rrd_ids))
+
+    async def _mix(
+        self,
+        spec: BundleSpec,
+        imported: list[tuple[int, list[Points]]],
+        rrd_ids: NDArray[np.int64],
+        replacing: Collector,
+    ) -> None:
+        """Collects the coarse slots that get a part from the import and have one already."""
+        finer = list(enumerate(spec.archives[:-1]))
+        together = max(1, SLOTS_TOGETHER // max((a.size for _, a in finer), default=1))
+        for first in range(0, len(imported) if finer else 0, together):
+            part = imported[first : first + together]
+            mine = rrd_ids[[number for number, _ in part]]
+            known = [await self._points(mine, *one) for one in finer]
+            for number, points in part:
+                rrd_id = int(rrd_ids[number])
+                before = [archive.get(rrd_id, NONE) for archive in known]
+                if not any(len(slots) for slots, _ in before):
+                    continue
+                mixed = mixed_slots(spec, before, points, self._options.now_s)
+                for place, (archive, one) in enumerate(zip(spec.archives, mixed, strict=True)):
+                    replacing.add(number, place, archive, *one)
+
+    async def _points(
+        self, rrd_ids: NDArray[np.int64], number: int, archive: Archive
+    ) -> dict[int, Points]:
+        """What the store knows of an archive, by series."""
+        end_s = self._options.now_s + archive.step_s
+        begin_s = end_s - archive.retention_s - archive.chunk_s
+        rows = await self._store.read_chunks(
+            rrd_ids, number, archive.width, begin_s, end_s, ring=archive
+        )
+        return points_by_series(rows, archive)
 
     async def _bundles_of(self, specs: list[BundleSpec]) -> NDArray[np.int32]:
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self._bundle_ids]
@@ -168,10 +217,10 @@ class Loader:
             )
         return np.fromiter(map(self._bundle_ids.__getitem__, specs), np.int32, len(specs))
 
-    async def _other(self, bundle_id: int) -> str:
+    async def _spec(self, bundle_id: int) -> BundleSpec:
         if bundle_id not in self._bundles:
             self._bundles = dict(await self._store.load_bundles())
-        return f"the series exists with other archives: {spec_text(self._bundles[bundle_id])}"
+        return self._bundles[bundle_id]
 
 
 def spec_text(spec: BundleSpec) -> str:

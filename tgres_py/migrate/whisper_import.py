@@ -36,6 +36,7 @@ class Outcome:
         return {
             "files": self.found,
             "imported": report.files,
+            "converted": report.converted,
             "without_points": report.empty,
             "imported_before": self.unchanged,
             "not_changed_since": self.older,

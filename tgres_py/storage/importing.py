@@ -26,21 +26,34 @@ class FileMark(NamedTuple):
 
 
 class ImportStore(PostgresStore):
-    async def fill_chunks(self, rows: Sequence[ChunkRows], done: Sequence[FileMark] = ()) -> None:
-        """One transaction: puts known slots where nothing is known, and remembers ``done``.
+    async def fill_chunks(
+        self,
+        rows: Sequence[ChunkRows],
+        done: Sequence[FileMark] = (),
+        replacing: Sequence[ChunkRows] = (),
+    ) -> None:
+        """One transaction: puts known slots where nothing is known, those of ``replacing`` where they belong, and
+        remembers ``done``.
 
         Same lap: a known slot of the store stays; newer lap: the row is replaced; older lap: the row is kept. So the
         result is the same whether a server writes a slot before or after the import. Idempotent.
         """
-        parts = write_parts(rows)
+        parts = [("fill_stage", *part) for part in write_parts(rows)]
+        parts += [("upsert_stage", *part) for part in write_parts(replacing)]
         async with self._writer.use() as connection, connection.transaction():
-            for i, (block, order) in enumerate(parts):
+            for i, (statement, block, order) in enumerate(parts):
                 if i:
                     await connection.execute(query("empty_stage"))
-                await write_staged(connection, block, order, "fill_stage")
+                await write_staged(connection, block, order, statement)
             if done:
                 columns = [list(column) for column in zip(*done, strict=True)]
                 await connection.execute(query("finish_import"), *columns)
+
+    async def known_names(self, names: Sequence[str]) -> set[str]:
+        """Those of the names that have a row."""
+        async with self._pool.use() as connection:
+            rows = await connection.fetch(query("known_names"), list(names))
+        return {row["name"] for row in rows}
 
     async def finished(self, names: Sequence[str]) -> dict[str, FileMark]:
         """The files that were imported for these series, by name."""

@@ -30,6 +30,9 @@ WHERE excluded.start_s > t.start_s
    OR excluded.start_s = t.start_s AND array_position(t.dp, 'NaN') IS NOT NULL
       AND excluded.dp <> t.dp
 
+-- name: known_names
+SELECT name FROM rrd WHERE name = any($1::text[])
+
 -- name: import_finished
 -- Files of the given series that were imported; a series that was removed since counts as not imported.
 SELECT f.name, f.size, f.mtime_ns, f.since_s FROM import_file f JOIN rrd r USING (name)
