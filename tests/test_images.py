@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.font_manager import fontManager
 from numpy.typing import NDArray
 from PIL import Image
 
 from http_api.app import make_app
-from http_api.pictures import draw
+from http_api.pictures import draw, fonts
 from http_api.pictures.colors import TEMPLATES, parse_color
 from http_api.pictures.options import Picture, Side, line_options_of
 from http_api.pictures.scale import label, make_scale
@@ -323,6 +328,75 @@ def test_names_are_text_whatever_they_hold() -> None:
     body = draw("svg", {"title": "<b>$"}, [block(name, [1.0, 2.0]) for name in names])
     ElementTree.fromstring(body)
     assert b"<script" not in body and b"$x^2$ \\frac{" in body
+
+
+@pytest.fixture
+def font_with(tmp_path: Path) -> Iterator[Callable[[str, str], None]]:
+    """Installs a font whose characters are all full black squares, until the end of the test."""
+    before = list(fontManager.ttflist)
+
+    def forget() -> None:
+        for kept in (fonts._chosen, fonts._installed, fonts._characters):
+            kept.cache_clear()
+
+    def install(family: str, characters: str) -> None:
+        pen = TTGlyphPen(None)
+        for number, corner in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
+            (pen.lineTo if number else pen.moveTo)(corner)
+        pen.closePath()
+        builder = FontBuilder(1000, isTTF=True)
+        names = [".notdef", *(f"u{ord(one)}" for one in characters)]
+        builder.setupGlyphOrder(names)
+        builder.setupCharacterMap({ord(one): f"u{ord(one)}" for one in characters})
+        square = pen.glyph()
+        builder.setupGlyf(dict.fromkeys(names, square))
+        builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
+        builder.setupHorizontalHeader(ascent=1000, descent=0)
+        builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+        builder.setupOS2()
+        builder.setupPost()
+        path = tmp_path / f"{family}.ttf"
+        builder.save(path)
+        fontManager.addfont(path)
+        forget()
+
+    forget()
+    yield install
+    fontManager.ttflist[:] = before
+    forget()
+
+
+def ink_of_title(title: str) -> Pixels:
+    """Which pixels of a title are black, 20 pixels high."""
+    look = {"title": title, "fontSize": "20", "bgcolor": "white", "fgcolor": "black"}
+    body = draw("png", {**look, "hideAxes": "true"}, [block("a", [1.0, 1.0])])
+    return np.asarray(Image.open(io.BytesIO(body)).convert("L"))[:40] < 60
+
+
+def test_other_scripts_are_drawn_with_a_font_that_has_them(
+    font_with: Callable[[str, str], None],
+) -> None:
+    boxes = ink_of_title("日本")
+    assert boxes.any() and (ink_of_title("木木") == boxes).all(), "a box for each, whichever"
+    font_with("WenQuanYi Zen Hei", "日木")
+    squares = ink_of_title("日日")
+    assert squares.sum() > 2 * 20 * 20 * 0.8, "two full squares"
+    assert (ink_of_title("木木") == squares).all()
+    mixed = ink_of_title("日本")
+    assert boxes.sum() < mixed.sum() < squares.sum()
+    # what one font lacks comes from the next
+    font_with("Noto Emoji", "🎉")
+    assert (ink_of_title("日🎉") == squares).all()
+
+
+def test_nothing_is_said_of_characters_that_no_font_has() -> None:
+    """A name in a legend would else be a line of the log at every picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form in ("png", "pdf", "svg"):
+            body = draw(form, {"title": "日本🎉", "vtitle": "\U000f0000"}, [block("本.木", [1.0])])
+            if form == "svg":
+                assert "日本🎉".encode() in body, "the viewer may have the font"
 
 
 # --- the y axis

@@ -8,50 +8,24 @@ because of that one thread draws at a time (see ``http_api.app``).
 from __future__ import annotations
 
 import io
-import logging
 import re
 import warnings
-from functools import cache
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
 
 from http_api.pictures.colors import Color
-from http_api.pictures.options import Canvas, Font
+from http_api.pictures.fonts import drawable, plain, properties_of
+from http_api.pictures.options import Canvas
 
 _agg: Any = backend_agg  # has no type hints
 
 DPI = 72  # a point is a pixel
-SANS = "DejaVu Sans"  # comes with matplotlib
-
-# what characters that the font lacks would print on stderr
-warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-
-
-@cache
-def _families() -> dict[str, str]:
-    return {font.name.lower(): font.name for font in fontManager.ttflist}
-
-
-def _font(font: Font, size: float) -> FontProperties:
-    return FontProperties(
-        family=[_families().get(font.name.lower(), SANS), SANS],
-        size=size,
-        weight="bold" if font.bold else "normal",
-        style="italic" if font.italic else "normal",
-    )
-
-
-def _plain(text: str) -> str:
-    """Without what no font has: control characters, halves of surrogate pairs."""
-    return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
 class Sheet:
@@ -79,10 +53,9 @@ class Sheet:
 
     def size_of(self, text: str, size: float | None = None) -> tuple[float, float]:
         """(width, height) of a text of one line."""
-        properties = _font(self.canvas.font, size or self.canvas.font.size)
-        width, height, _ = self._ruler.get_text_width_height_descent(
-            _plain(text), properties, False
-        )
+        text = drawable(text, self.canvas.font)
+        properties = properties_of(self.canvas.font, text, size)
+        width, height, _ = self._ruler.get_text_width_height_descent(text, properties, False)
         return width, height
 
     def text(
@@ -97,16 +70,17 @@ class Sheet:
         color: Color | str | None = None,
     ) -> None:
         """Text as it is: no formulas between dollar signs."""
+        text = plain(text)
         self.figure.text(
             x,
             y,
-            _plain(text),
+            text,
             transform=IdentityTransform(),
             ha=align,
             va=valign,
             rotation=rotation,
             color=color or self.canvas.foreground,
-            fontproperties=_font(self.canvas.font, size or self.canvas.font.size),
+            fontproperties=properties_of(self.canvas.font, text, size),
             parse_math=False,
         )
 
@@ -126,11 +100,19 @@ class Sheet:
     def save(self, form: str) -> bytes:
         """The picture as png, svg or pdf; the same drawing always gives the same bytes."""
         out = io.BytesIO()
+        if form != "svg":  # there the viewer's fonts draw the texts
+            for text in self.figure.texts:
+                text.set_text(drawable(text.get_text(), self.canvas.font))
         if form == "png":
             _agg.FigureCanvasAgg(self.figure).print_png(out, metadata={"Software": None})
             return out.getvalue()
         date = {"Date": None} if form == "svg" else {"CreationDate": None}
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "picture"}):
+        with (
+            matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "picture"}),
+            warnings.catch_warnings(),
+        ):
+            # an svg's texts are measured with our fonts, which may lack a character
+            warnings.simplefilter("ignore")
             self.figure.savefig(
                 out, format=form, dpi=DPI, facecolor=self.canvas.background, metadata=date
             )
