@@ -9,6 +9,7 @@ import numpy as np
 
 from tgres_py import clock
 from tgres_py.ingest.flusher import Flusher, Pace
+from tgres_py.ingest.follow import Follower
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.reader import Floats, Reader
@@ -53,6 +54,7 @@ class Rig:
         self.intake = Intake(self.registry, self.journal, self.limits)
         self.reader = Reader(self.registry, self.store)
         self.flusher = Flusher(self.intake, self.store, self.reader, self.journal, self.pace)
+        self.follower = Follower(self.intake, self.store)
         self.recovered = await recover(self.intake, self.journal, self.store)
 
     async def kill(self) -> None:

@@ -95,6 +95,8 @@ def record(draw: st.DrawFn) -> Record:
         return Record(kind, ids, now_s=now_s)
     limit = draw(st.sampled_from([2**31 - 1, 2**53]))
     times = draw(arrays(np.int64, n, elements=st.integers(-limit, limit)))
+    if kind == Kind.ROWS:
+        return Record(kind, ids, times)
     values = draw(arrays(np.float64, n, elements=st.floats(allow_nan=False)))
     seq = draw(st.integers(0, 2**63 - 1)) if kind == Kind.LATE else 0
     counts = None

@@ -86,6 +86,62 @@ def test_table_grows_and_keeps_ids(table: Any) -> None:
     assert (ids.tolist(), times.tolist(), values.tolist(), odd, used) == ([5, 9], [10, 11], [2.5, -3.0], [], 42)
 
 
+_few = st.sampled_from([b"a", b"b", b"a.b", b"c;x=1"])
+_id_list = st.lists(st.integers(0, 9), max_size=3)
+_change = st.one_of(
+    st.tuples(st.just("parse"), st.lists(_few, min_size=1, max_size=5)),
+    st.tuples(st.just("look_up"), st.lists(_few, min_size=1, max_size=5)),
+    st.tuples(st.just("alias"), _few, st.integers(0, 9)),
+    st.tuples(st.just("unmap"), _id_list),
+    st.tuples(st.just("rename"), st.integers(0, 9), _few),
+    st.tuples(st.just("detached"), _few),
+)
+
+
+def _apply_change(table: Any, kind: str, *args: Any) -> Any:
+    if kind == "parse":
+        lines = b"".join(name + b" 1 10\n" for name in args[0])
+        return table.parse(lines, 1)[0].tolist()
+    if kind == "look_up":
+        sizes = np.array([len(name) for name in args[0]], np.int32)
+        starts = np.cumsum(sizes, dtype=np.int64) - sizes
+        return table.look_up(b"".join(args[0]), starts, sizes).tolist()
+    if kind == "unmap":
+        ids = [id for id in args[0] if id < table.size]
+        return table.unmap(np.array(ids, np.int32))
+    if kind == "alias":
+        return table.alias(*args) if args[1] < table.size else None
+    if kind == "rename" and args[0] < table.size:
+        table.unmap(np.array([args[0]], np.int32))
+    try:
+        return getattr(table, kind)(*args)
+    except (ValueError, IndexError) as error:
+        return type(error)
+
+
+@given(st.lists(_change, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_names_that_go_and_come_twins_agree(changes: list[tuple[Any, ...]]) -> None:
+    native, pure = native_names.NameTable(), names_py.NameTable()
+    for change in changes:
+        assert _apply_change(native, *change) == _apply_change(pure, *change)
+        assert native.size == pure.size
+        for name in (b"a", b"b", b"a.b", b"c;x=1"):
+            assert native.get(name) == pure.get(name)
+    assert native.name_lines(0, native.size) == pure.name_lines(0, pure.size)
+
+
+@pytest.mark.parametrize("table", [native_names.NameTable, names_py.NameTable])
+def test_a_table_that_grows_forgets_what_is_gone(table: Any) -> None:
+    t = table()
+    t.add_lines(b"".join(b"a%d\n" % i for i in range(3_000)))
+    t.unmap(np.arange(0, 3_000, 2, dtype=np.int32))
+    t.add_lines(b"".join(b"b%d\n" % i for i in range(70_000)))
+    assert [t.get(b"a%d" % i) for i in range(6)] == [-1, 1, -1, 3, -1, 5]
+    assert t.name(2) == b"a2"
+    assert t.add(b"a2") == 73_000
+
+
 @given(
     rule=st.integers(0, 5),
     steps=st.sampled_from([1, 10]),

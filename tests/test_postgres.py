@@ -17,7 +17,7 @@ from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.model.retention import Archive
 from tgres_py.storage.connection import Connector, mask_dsn
 from tgres_py.storage.port import ChunkRows
-from tgres_py.storage.postgres import FLUSH_REQUESTS_MAX, PostgresStore, ring_places
+from tgres_py.storage.postgres import NOTICES_MAX, PostgresStore, ring_places
 
 
 async def kill_backends(dsn: str) -> None:
@@ -257,7 +257,7 @@ async def test_a_flood_of_flush_requests_becomes_one_for_all(
         got = [await anext(requests)]
         while got[-1] != "":
             got.append(await anext(requests))
-    assert len(got) <= 2 * FLUSH_REQUESTS_MAX
+    assert len(got) <= 2 * NOTICES_MAX
     await requests.aclose()
     await admin.close()
 

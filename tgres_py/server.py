@@ -13,11 +13,12 @@ import logging
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from http_api.admin import Admin as AdminApi
 from http_api.app import make_app
@@ -32,6 +33,7 @@ from tgres_py.admin.frame import Admin, AdminVerbs
 from tgres_py.config import Settings
 from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import Flusher, Pace
+from tgres_py.ingest.follow import Follower
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.reader import Floats, Reader
@@ -213,6 +215,7 @@ class Server:
         self.journal: Journal
         self.intake: Intake
         self.flusher: Flusher
+        self.follower: Follower
         self.source: ServerSource
         self.listeners: dict[str, Listener] = {}
         self.statsd: StatsdReceiver | None = None
@@ -279,6 +282,7 @@ class Server:
             settings.checkpoint_s,
         )
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
+        self.follower = Follower(self.intake, self.store)
         self.source = ServerSource(self.registry, reader, self.flusher, self.store)
 
     async def _start_listeners(self) -> None:
@@ -373,9 +377,11 @@ class Server:
     async def _open(self) -> None:
         """Loads the store's series and replays the journal; tries until the store is there."""
         pause = RETRY_S[0]
+        changes = self.store.changes()
         while True:
             try:
                 await self.store.open()
+                await anext(changes)  # it listens: no change after the series are loaded is missed
                 untagged = await self.store.load_untagged()
                 self.recovered = await recover(self.intake, self.journal, self.store)
                 break
@@ -401,6 +407,7 @@ class Server:
                 "journal: %d damaged places, %d bytes skipped", r.damage.records, r.damage.bytes
             )
         self._spawn(self._serve_flush_requests(), "flush-requests")
+        self._spawn(self._follow(changes), "follow")
 
     # -- tasks -------------------------------------------------------------------------------
 
@@ -457,6 +464,23 @@ class Server:
                 await self.flusher.flush_now(ids)
             except TgresError as e:
                 log.warning("flush of %r: %s", glob, e)
+
+    async def _follow(self, changes: AsyncIterator[NDArray[np.int64] | None]) -> None:
+        """What others do to rows of rrd: new, renamed and removed series are noticed at once."""
+        async for rrd_ids in changes:
+            while True:
+                try:
+                    await self.follow(rrd_ids)
+                    break
+                except StoreUnavailable as e:
+                    log.warning("changes of series: %s; looking at all of them when it is back", e)
+                    rrd_ids = None
+                    await asyncio.sleep(RETRY_S[1])
+
+    async def follow(self, rrd_ids: NDArray[np.int64] | None) -> None:
+        """Brings names and index in line with these rows of rrd (None: all). StoreUnavailable."""
+        done = await self.follower.apply(rrd_ids)
+        await self.source.drop_tags(done.untagged)
 
     def count_kernel_drops(self) -> None:
         """Counts what the kernel dropped since the last call."""

@@ -27,6 +27,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -79,6 +81,9 @@ class Live(Protocol):
     journal: Journal
     listeners: Any  # by name
     settings: Any
+
+    async def follow(self, rrd_ids: NDArray[np.int64] | None) -> None:
+        """Brings names and index in line with these rows of rrd (None: all). StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

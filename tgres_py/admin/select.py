@@ -80,7 +80,9 @@ async def _of_server(live: Live, args: SelectArgs) -> Series:
         raise BadRequest("the server is starting: its series are not loaded yet")
 
     def find() -> tuple[Ids, list[str]]:
-        everything = np.flatnonzero(registry.bundle_of[: len(registry)] >= 0).astype(np.int32)
+        size = registry.table.size
+        living = (registry.bundle_of[:size] >= 0) & ~registry.retired[:size]
+        everything = np.flatnonzero(living).astype(np.int32)
         tags = live.source.tags()  # brings the tree up to date, too
         ids = _found(registry.tree, tags, everything, args)
         return _ordered(ids, registry.names(ids), args.regex)

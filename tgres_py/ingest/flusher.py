@@ -63,6 +63,13 @@ def rows_of_archives(
     return rows
 
 
+def last_known_s(rows: ChunkRows, step_s: int) -> NDArray[np.int64]:
+    """Time of the last known slot of each row: int64 (k,). Every row has one."""
+    known = ~np.isnan(rows.dp[:, ::-1])
+    last: NDArray[np.int64] = rows.dp.shape[1] - 1 - known.argmax(axis=1)
+    return rows.start_s + last * step_s
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     late_grace_s: float = 60.0
@@ -161,6 +168,11 @@ class Flusher:
 
     # -- series rows -------------------------------------------------------------------------
 
+    async def create_rows(self) -> None:
+        """Makes the rows of all series that have none yet. StoreUnavailable."""
+        async with self._lock:
+            await self._create_series()
+
     async def _create_series(self) -> None:
         registry = self.registry
         while registry.uncreated:
@@ -176,7 +188,8 @@ class Flusher:
             except BaseException:
                 registry.give_back(ids)
                 raise
-            registry.rrd_id[ids] = rrd_ids
+            registry.set_rows(ids, rrd_ids)
+            self.intake.journal_names()
             if (found != bundles).any():
                 log.warning(
                     "%d series stand in the store under another retention; restart to take it over",
@@ -264,6 +277,7 @@ class Flusher:
                 rows = await self.rows_of(segment, self.ring.span(segment)[0], until_slot)
                 if rows:
                     await self.store.write_chunks(rows)
+                    await self._touch(rows, self._spec(segment).archives[0].step_s)
         self.flushes += 1
         self.intake.ledger.flushed += sum(
             int((~np.isnan(r.dp)).sum()) for r in rows if r.archive == 0
@@ -271,6 +285,12 @@ class Flusher:
         self._noticed.pop(segment, None)
         await self._raise_floor(segment, until_slot)
         self.intake.room()
+
+    async def _touch(self, rows: list[ChunkRows], step_s: int) -> None:
+        """Notes when the series of whole chunks had their last point: what `series stale` looks at."""
+        for block in rows:
+            if block.archive == 0 and len(block):
+                await self.store.touch_series(block.rrd_id, last_known_s(block, step_s))
 
     async def _raise_floor(self, segment: int, until_slot: int) -> None:
         self.ring.drop(segment, until_slot)
@@ -515,6 +535,8 @@ class Flusher:
             end = min(size, first + (1 << 16))
             ids = np.arange(first, end, dtype=np.int32)
             journal.append(Record(Kind.NAMES, ids, blob=self.registry.table.name_lines(first, end)))
+            ids = ids[self.registry.rrd_id[first:end] != 0]
+            journal.append(Record(Kind.ROWS, ids, self.registry.rrd_id[ids]))
             await asyncio.sleep(0)
         for segment in range(self.ring.segments):
             async with self._lock:

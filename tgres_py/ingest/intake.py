@@ -116,7 +116,7 @@ class Intake:
             self.journal.append(Record(Kind.POINTS, ids, times, values, now_s))
 
     def journal_names(self) -> None:
-        """Tells the journal of new series before the first record that uses their ids.
+        """Tells the journal of new series (and rows) before the first record that uses their ids.
 
         Floors come first: a name without its floor would look like a series that the store has nothing of.
         """
@@ -126,6 +126,8 @@ class Intake:
             self.journal.append(Record(Kind.FLOOR, ids, now_s=floor_s))
         for ids, lines in self._registry.fresh_names():
             self.journal.append(Record(Kind.NAMES, ids, blob=lines))
+        for ids in self._registry.fresh_rows():
+            self.journal.append(Record(Kind.ROWS, ids, self._registry.rrd_id[ids]))
 
     # -- late points -------------------------------------------------------------------------
 

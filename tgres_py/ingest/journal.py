@@ -10,12 +10,13 @@
       LATE    seq:u64 then as POINTS          points that go to the store by way of a merge; of records
                                               with one seq the last tells what is left of it
       FLOOR   time_s:i64 n:u32 *(ids)         all older points of these series are in the store (-2^60: none are)
+      ROWS    n:u32  *(ids rrd_ids:i64[n])    rows of the series, which may have another name by now; -1: gone for good
       IMAGE   as POINTS, values then counts:u32[n]   slots of the ring as they were: replaces, not merges
 
 Values are written raw: on measured gauges lz4 wins 15 % of their bytes for four times the time.
 The crc covers kind, length and payload. A record that fails is skipped; where its length can't be
 trusted, reading goes on at the next magic whose record is sound. Ids are those of one run of the
-server (an incarnation); the NAMES of an incarnation are read before its other records.
+server (an incarnation); its NAMES, FLOOR and ROWS are read before its other records.
 
 A thread of its own encodes, writes and calls fdatasync at least twice in ``sync_s``, so that what was
 received ``sync_s`` ago is on disk. A new file starts with each checkpoint: the image of all rings;
@@ -66,6 +67,7 @@ class Kind(IntEnum):
     LATE = 3
     FLOOR = 4
     IMAGE = 5
+    ROWS = 6
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Record:
 
     kind: Kind
     ids: Ids
-    times: Times | None = None
+    times: Times | None = None  # ROWS: the rows' ids
     values: Values | None = None
     now_s: int = 0  # FLOOR: the floor's time
     seq: int = 0
@@ -100,6 +102,10 @@ def encode(record: Record) -> bytes:
     n = len(record.ids)
     if record.kind == Kind.NAMES:
         payload = struct.pack("<I", n) + _pack(_differences(record.ids), record.blob)
+    elif record.kind == Kind.ROWS:
+        assert record.times is not None
+        rows = record.times.astype(np.int64, copy=False)
+        payload = struct.pack("<I", n) + _pack(_differences(record.ids), _differences(rows))
     elif record.kind == Kind.FLOOR:
         payload = struct.pack("<qI", record.now_s, n) + _pack(_differences(record.ids))
     else:
@@ -132,6 +138,12 @@ def decode(kind: int, payload: bytes | memoryview) -> Record:
         raw = lz4.block.decompress(payload[4:])
         ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
         return Record(Kind.NAMES, ids, blob=raw[4 * n :])
+    if kind == Kind.ROWS:
+        (n,) = struct.unpack_from("<I", payload)
+        raw = lz4.block.decompress(payload[4:])
+        ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
+        rows = np.cumsum(np.frombuffer(raw, np.int64, n, 4 * n), dtype=np.int64)
+        return Record(Kind.ROWS, ids, rows)
     if kind == Kind.FLOOR:
         time_s, n = struct.unpack_from("<qI", payload)
         raw = lz4.block.decompress(payload[12:])
@@ -238,7 +250,7 @@ def _sound_record(data: memoryview, at: int) -> tuple[int, int] | None:
     end = at + RECORD_HEADER.size + length
     if magic != RECORD_MAGIC or length > RECORD_BYTES_MAX or end > len(data):
         return None
-    if not Kind.NAMES <= kind <= Kind.IMAGE:
+    if not Kind.NAMES <= kind <= Kind.ROWS:
         return None
     payload = data[at + RECORD_HEADER.size : end]
     if zlib.crc32(payload, zlib.crc32(struct.pack("<BI", kind, length))) != crc:

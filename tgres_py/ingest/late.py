@@ -202,6 +202,7 @@ class LateMerger:
         slots = cells[1] + first
         step_s = spec.archives[number].step_s
         below = (slots + 1) * step_s <= self._floors_s(ids)[cells[0]]
+        below &= self._registry.rrd_id[ids][cells[0]] > 0
         row, column = cells[0][below], cells[1][below]
         written.rrd_ids.append(self._registry.rrd_id[ids[row]])
         written.slots.append(slots[below])

@@ -5,6 +5,9 @@ rings are rebuilt complete: a slot at or above the floor holds all points it eve
 store whose floor the journal doesn't tell have nothing outside the store; theirs is the start of the
 running chunk. The registry opens when all is done; until then points wait in the late queue.
 
+The journal tells series by their rows where it can, so points find a series that was renamed meanwhile; those
+of one that is in the trash come back without a name, and go to its row. What has no row goes by its name.
+
 A journal that doesn't belong to the store (another database, files copied …) says nothing about floors:
 all that it holds is merged like late points, and series of the store take points from now on.
 """
@@ -23,7 +26,7 @@ from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
-from tgres_py.ingest.registry import NO_FLOOR_S
+from tgres_py.ingest.registry import GONE, NO_FLOOR_S, Registry
 from tgres_py.model.points import Ids
 from tgres_py.storage.port import Store
 
@@ -36,11 +39,12 @@ POINTS_SLICE = 200_000
 
 @dataclass(slots=True)
 class Run:
-    """What the files of one incarnation say: names of its ids, floors by its ids."""
+    """What the files of one incarnation say of its ids: names, floors, rows."""
 
     files: list[JournalFile] = field(default_factory=list)
     names: list[tuple[Ids, bytes]] = field(default_factory=list)
     floors: list[tuple[Ids, int]] = field(default_factory=list)
+    rows: list[tuple[Ids, NDArray[np.int64]]] = field(default_factory=list)
     to_id: Ids = field(default_factory=lambda: np.empty(0, np.int32))
 
 
@@ -71,6 +75,10 @@ def scan(files: list[JournalFile], damage: Damage) -> tuple[list[Run], int]:
             elif kind == Kind.FLOOR:
                 record = decode(kind, payload)
                 run.floors.append((record.ids, record.now_s))
+            elif kind == Kind.ROWS:
+                record = decode(kind, payload)
+                assert record.times is not None
+                run.rows.append((record.ids, record.times))
             elif kind == Kind.LATE:
                 seq = max(seq, int.from_bytes(payload[:8], "little"))
     return runs, seq
@@ -99,8 +107,15 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         known[part] = registry.add_names("\n".join([*rows.names[part], ""]).encode())
         await asyncio.sleep(0)
     registry.load(known, rows, bundles)
-    for run in runs:
-        run.to_id = await _ids_of(intake, run)
+    bundle_ids = rows.bundle_id
+    if ours:
+        trash = await _trashed(registry, runs, store)
+        known = np.concatenate([known, trash.ids])
+        bundle_ids = np.concatenate([bundle_ids, trash.bundle_id])
+    later: Run | None = None
+    for run in reversed(runs):
+        run.to_id = await _ids_of(registry, run, later if ours else None, ours)
+        later = run
     size = registry.table.size + 1  # the last one is that of lost names, -1
     floors = np.full(size, UNTOLD_S, np.int64)
     if ours:
@@ -114,7 +129,7 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         unsure[:] = True
     elif result.damage.records:
         unsure[known] = floors[known] == UNTOLD_S
-    _place_known(intake, known, rows.bundle_id, floors, unsure)
+    _place_known(intake, known, bundle_ids, floors, unsure)
     await _place_others(intake, runs, floors)
     intake.journal_names()
 
@@ -126,19 +141,69 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
             await _bind(store, journal)
     registry.open()
     intake.journal_names()
-    result.series = len(known)
+    result.series = len(rows.names)
     result.seconds = clock.monotonic() - begin
     return result
 
 
-async def _ids_of(intake: Intake, run: Run) -> Ids:
-    """This run's id of each id of an earlier run, -1 where its name is lost."""
-    top = max((int(ids.max(initial=-1)) for ids, _ in run.names), default=-1)
-    to_id = np.full(top + 1, -1, np.int32)
+@dataclass(slots=True)
+class Trashed:
+    """Series without a name: ids and bundles of rows that are in the trash."""
+
+    ids: Ids
+    bundle_id: NDArray[np.int32]
+
+
+async def _trashed(registry: Registry, runs: list[Run], store: Store) -> Trashed:
+    """Gives ids to what the journal tells of that is in the trash."""
+    told = [rrd_ids for run in runs for _, rrd_ids in run.rows]
+    wanted = np.unique(np.concatenate([np.empty(0, np.int64), *told]))
+    gone = wanted[(wanted > 0) & (registry.by_row(wanted) < 0)]
+    rows = await store.load_trash(gone) if len(gone) else None
+    if rows is None or len(rows.names) == 0:
+        return Trashed(np.empty(0, np.int32), np.empty(0, np.int32))
+    pairs = zip(rows.names, rows.rrd_id.tolist(), strict=True)
+    ids = [registry.detached(name, rrd_id) for name, rrd_id in pairs]
+    return Trashed(np.array(ids, np.int32), rows.bundle_id)
+
+
+async def _ids_of(registry: Registry, run: Run, later: Run | None, ours: bool) -> Ids:
+    """This run's id of each id of an earlier run, -1 where its name is lost or its row gone for good.
+
+    ``later``: the run after that one, its ids known.
+    """
+    told = [ids for ids, _ in run.names] + [ids for ids, _ in run.rows]
+    top = max((int(ids.max(initial=-1)) for ids in told), default=-1)
+    row_of = np.zeros(top + 1, np.int64)
+    for ids, rrd_ids in run.rows if ours else []:
+        row_of[ids] = rrd_ids
+    to_id = registry.by_row(row_of)
+    # a row that nobody knows belongs to a later state of the store than this one: it goes by its name
+    settled = (to_id >= 0) | (row_of == GONE)
     for ids, blob in run.names:
-        to_id[ids] = intake.registry.add_names(blob)
+        left = np.flatnonzero(~settled[ids])
+        if len(left):
+            names = blob.split(b"\n")
+            wanted = names[:-1] if len(left) == len(ids) else [names[i] for i in left.tolist()]
+            to_id[ids[left]] = _ids_of_names(registry, wanted, later)
         await asyncio.sleep(0)
     return to_id
+
+
+def _ids_of_names(registry: Registry, names: list[bytes], later: Run | None) -> Ids:
+    """Ids of series without a row. Where the run after theirs knows more of them, that counts: they were
+    the same series when it began."""
+    same: dict[bytes, int] = {}
+    if later is not None:
+        wanted = set(names)
+        for ids, blob in reversed(later.names):
+            pairs = list(zip(blob.split(b"\n"), later.to_id[ids].tolist(), strict=False))
+            # of several ids that had the name one after the other, the first
+            same.update((name, id_) for name, id_ in reversed(pairs) if name in wanted)
+    fresh = [name for name in names if name not in same]
+    found = dict(zip(fresh, registry.add_names(b"\n".join([*fresh, b""])).tolist(), strict=True))
+    found |= same
+    return np.fromiter(map(found.__getitem__, names), np.int32, len(names))
 
 
 def _translate(run: Run, ids: Ids) -> Ids:

@@ -5,6 +5,11 @@ while its line is parsed; admitting it (which retention, which segment) happens 
 buffer together, its row in ``rrd`` is made in bulk by the flusher, and the index for queries is brought
 up to date when somebody asks. Until the registry is open (the store's series aren't loaded yet) new
 names wait, and with them their points.
+
+A name can be taken from its id (``retire``), given back (``revive``) or changed (``rename``): the id, its
+place in the ring and its row stay, so what it holds goes on to the store and can be read by whoever has the
+id, and a name that comes again meanwhile is a new series with an id of its own. The journal tells ids by
+their rows (``rrd_id``), so a restart finds them whatever they are called by then.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
 FORMER_S = 300.0  # a moved series' former place can be read this long
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
+GONE = -1  # as a row: there is none any more
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
 Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
@@ -73,7 +79,8 @@ class Registry:
         self.bundle_specs: list[BundleSpec] = []
         self.bundle_db_ids: list[int] = []  # 0: not yet in the store
         self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
-        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet
+        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet, GONE
+        self.retired = np.zeros(1024, np.bool_)  # by id: has no name any more
         self.segment_bundle: list[int] = []
         self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
         self.opened = False
@@ -92,15 +99,19 @@ class Registry:
         self._aliases = 0
         self._fresh_floors: list[tuple[Ids, int]] = []
         self._uncreated: list[tuple[int, int]] = []  # ranges of admitted ids without a row
+        self._fresh_rows: list[Ids] = []  # ids whose rows the journal doesn't know yet
+        self._retired_count = 0
+        self._index_changes: list[tuple[int, str | None, str | None]] = []  # id, old and new name
 
     def __len__(self) -> int:
-        return self.table.size
+        """How many series have a name."""
+        return self.table.size - self._retired_count
 
     # -- names to ids ------------------------------------------------------------------------
 
     def scan(self, data: bytes | bytearray | memoryview, now_s: int) -> Columns:
         """Columns of the complete lines of a buffer, as NameTable.parse; new names are admitted."""
-        room = self._series_max - self.table.size
+        room = self._series_max - len(self)
         columns = self.table.parse(data, now_s, self._name_bytes_max, max(0, room))
         self.admit()
         return columns
@@ -109,7 +120,7 @@ class Registry:
         self, data: bytes | bytearray | memoryview, starts: Times, sizes: NDArray[np.int32]
     ) -> Ids:
         """Ids of names that lie in a buffer, as NameTable.look_up; new names are admitted."""
-        room = self._series_max - self.table.size
+        room = self._series_max - len(self)
         ids: Ids = self.table.look_up(data, starts, sizes, self._name_bytes_max, max(0, room))
         self.admit()
         return ids
@@ -142,7 +153,7 @@ class Registry:
             return Reason.NAME
         id = self.table.get(name)
         if id < 0:
-            if self.table.size >= self._series_max:
+            if len(self) >= self._series_max:
                 self.refused_new += 1
                 return Reason.LIMIT
             id = self.table.add(name)
@@ -162,6 +173,11 @@ class Registry:
         """Series that were placed, and the time of their segments' floor; each once."""
         floors, self._fresh_floors = self._fresh_floors, []
         return floors
+
+    def fresh_rows(self) -> Iterator[Ids]:
+        """Ids whose rows the journal doesn't know yet, in parts; each once."""
+        rows, self._fresh_rows = self._fresh_rows, []
+        yield from rows
 
     # -- admission ---------------------------------------------------------------------------
 
@@ -275,7 +291,7 @@ class Registry:
         bundle = self.segment_bundle[segment]
         self._bundle_count[bundle] += len(ids)
         self.bundle_of[ids] = bundle
-        self.rrd_id[ids] = rrd_ids
+        self.set_rows(ids, rrd_ids)
 
     def _forget_former(self) -> None:
         now = clock.monotonic()
@@ -327,7 +343,9 @@ class Registry:
             bundle_of[: len(self.bundle_of)] = self.bundle_of
             rrd_id = np.zeros(room, np.int64)
             rrd_id[: len(self.rrd_id)] = self.rrd_id
-            self.bundle_of, self.rrd_id = bundle_of, rrd_id
+            retired = np.zeros(room, np.bool_)
+            retired[: len(self.retired)] = self.retired
+            self.bundle_of, self.rrd_id, self.retired = bundle_of, rrd_id, retired
 
     def floor_s(self, segment: int) -> int:
         """Time below which all slots of a segment are in the store; NO_FLOOR_S when none are."""
@@ -355,7 +373,12 @@ class Registry:
         """Takes over the store's bundles, and the series whose names have the ``ids``. They have no place yet."""
         for db_id, spec in bundles.items():
             self.bundle_db_ids[self.bundle(spec)] = db_id
-        self.rrd_id[ids] = rows.rrd_id
+        self.set_rows(ids, rows.rrd_id)
+
+    def set_rows(self, ids: Ids, rrd_ids: NDArray[np.int64]) -> None:
+        """The rows of series in ``rrd``."""
+        self.rrd_id[ids] = rrd_ids
+        self._fresh_rows.append(ids)
 
     def open(self) -> None:
         """From here on new names are admitted as they come; those that waited are admitted now."""
@@ -372,7 +395,8 @@ class Registry:
                 self._uncreated.append((first + most, end))
                 end = first + most
             ids = np.arange(first, end, dtype=np.int32)
-            ids = ids[(self.rrd_id[first:end] == 0) & (self.bundle_of[first:end] >= 0)]
+            wanted = (self.rrd_id[first:end] == 0) & (self.bundle_of[first:end] >= 0)
+            ids = ids[wanted & ~self.retired[first:end]]
             taken.append(ids)
             count += len(ids)
         return np.concatenate(taken) if taken else np.empty(0, np.int32)
@@ -387,16 +411,131 @@ class Registry:
         """Whether series wait for their row in ``rrd``."""
         return bool(self._uncreated)
 
+    # -- names that go, come back, change ----------------------------------------------------
+
+    def by_row(self, rrd_ids: NDArray[np.int64]) -> Ids:
+        """The ids of rows of ``rrd``, -1 where a row is unknown; of several the one with a name, or the newest."""
+        known = self.rrd_id[: self.table.size]
+        ids = np.flatnonzero(np.isin(known, rrd_ids) & (known > 0)).astype(np.int32)
+        order = ids[np.lexsort((~self.retired[ids], known[ids]))]
+        at = np.searchsorted(known[order], rrd_ids, side="right") - 1
+        found = np.full(len(rrd_ids), -1, np.int32)
+        inside = at >= 0
+        found[inside] = order[at[inside]]
+        return np.where(known[found] == rrd_ids, found, np.int32(-1)) if len(known) else found
+
+    def retire(self, ids: Ids) -> Ids:
+        """Takes series' names away; those that had one. What they hold stays, and goes on to the store."""
+        ids = ids[~self.retired[ids]]
+        if len(ids):
+            self._index_changes += [
+                (id_, name, None) for id_, name in zip(ids.tolist(), self.names(ids), strict=True)
+            ]
+            self.table.unmap(ids)
+            self.retired[ids] = True
+            self._retired_count += len(ids)
+        return ids
+
+    def forget(self, ids: Ids) -> None:
+        """Series whose rows are gone for good: what they hold goes nowhere any more."""
+        self.retire(ids)
+        self.set_rows(ids, np.full(len(ids), GONE))
+
+    def revive(self, ids: Ids) -> Ids:
+        """Gives retired series their names back; those that got it. The others' names live again."""
+        ids = ids[self.retired[ids]]
+        names = self.names(ids)
+        free = np.array([self.table.get(name.encode()) < 0 for name in names], np.bool_)
+        for id_, name, is_free in zip(ids.tolist(), names, free.tolist(), strict=True):
+            if is_free and self.table.get(name.encode()) < 0:
+                self._give_name(id_, name)
+                self._index_changes.append((id_, None, name))
+        return ids[~self.retired[ids]]
+
+    def rename(self, ids: Ids, names: Sequence[str]) -> Ids:
+        """Gives series, retired ones too, new canonical names, all at once (they may change places).
+
+        Those that got it: a name that another series has stays with that, and who wanted it is retired.
+        """
+        living = ids[~self.retired[ids]]
+        old = dict(zip(living.tolist(), self.names(living), strict=True))
+        self.table.unmap(living)
+        self.retired[living] = True
+        self._retired_count += len(living)
+        for id_, name in zip(ids.tolist(), names, strict=True):
+            taken = self.table.get(name.encode()) >= 0
+            self._index_changes.append((id_, old.get(id_), None if taken else name))
+            if not taken:
+                self._give_name(id_, name)
+        return ids[~self.retired[ids]]
+
+    def _give_name(self, id_: int, name: str) -> None:
+        self.table.rename(id_, name.encode())
+        self.retired[id_] = False
+        self._retired_count -= 1
+
+    def adopt(
+        self, names: Sequence[str], rrd_ids: NDArray[np.int64], bundle: int, floor_s: int
+    ) -> Ids:
+        """Series of one bundle that others made in the store: their ids. All names are unknown here.
+
+        All that is older than ``floor_s`` is in the store.
+        """
+        ids = self.add_names("\n".join([*names, ""]).encode())
+        self.set_rows(ids, rrd_ids)
+        self.place(ids, bundle, floor_s)
+        self.admit()
+        return ids
+
+    def replace(
+        self, ids: Ids, rrd_ids: NDArray[np.int64], bundle: int, floor_s: int = NO_FLOOR_S
+    ) -> Ids:
+        """New series of the same names under another bundle, with rows of their own; the old are retired.
+
+        The new ids, in order. They hold nothing yet: the caller carries over what the old ones hold, after
+        ``Intake.journal_names``. All that is older than ``floor_s`` is in the store under ``rrd_ids``.
+        """
+        names = self.names(ids)
+        self.retire(ids)
+        return self.adopt(names, rrd_ids, bundle, floor_s)
+
+    def detached(self, name: str, rrd_id: int) -> int:
+        """A series without a name, for what the journal holds of a row that is in the trash; not placed."""
+        id_: int = self.table.detached(name.encode())
+        self._grow(self.table.size)
+        self.set_rows(np.array([id_], np.int32), np.array([rrd_id]))
+        self.retired[id_] = True
+        self._retired_count += 1
+        return id_
+
     # -- queries (any thread) ----------------------------------------------------------------
 
     def sync_index(self) -> None:
         """Brings tree and tags up to date with the names; one caller at a time."""
+        changes, self._index_changes = self._index_changes, []
+        if changes:
+            self._change_index(changes)
         first, end = self._indexed, min(self._admitted, self.table.size)
         if first < end:
             self._indexed = end
-            lines = self.table.name_lines(first, end)
-            self.tree.add_lines(lines, first)
-            self.tags.add_lines(lines, first)
+            for low, high in runs_of(~self.retired[first:end]):
+                lines = self.table.name_lines(first + low, first + high)
+                self.tree.add_lines(lines, first + low)
+                self.tags.add_lines(lines, first + low)
+
+    def _change_index(self, changes: list[tuple[int, str | None, str | None]]) -> None:
+        last: dict[int, str | None] = {}
+        for id_, old, new in changes:
+            # the name may be another series' by now, which is in the index already
+            if old is not None and self.tree.get(old) == id_:
+                self.tree.remove(old)
+            if new is not None:
+                self.tree.add_many([new], id_)
+            last[id_] = new
+        self.tags.discard(np.array(list(last), np.int32))
+        tagged = sorted((id_, new) for id_, new in last.items() if new is not None and ";" in new)
+        if tagged:
+            self.tags.add([new for _, new in tagged], np.array([id_ for id_, _ in tagged], np.int32))
 
     def names(self, ids: Ids) -> list[str]:
         first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)
@@ -408,3 +547,9 @@ class Registry:
 
     def specs(self, ids: Ids) -> list[BundleSpec]:
         return [self.bundle_specs[b] for b in self.bundle_of[ids].tolist()]
+
+
+def runs_of(wanted: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where an array is true: ranges (first, end)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

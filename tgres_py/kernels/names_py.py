@@ -32,7 +32,7 @@ def is_plain(name: bytes) -> bool:
 class NameTable:
     """Names (and other spellings of them) to ids; ids are given in order from 0.
 
-    Writers (parse, add, alias) belong to one thread; ``name`` may be called from any.
+    Writers (parse, add, alias, unmap …) belong to one thread; ``name`` may be called from any.
     """
 
     def __init__(self) -> None:
@@ -69,6 +69,28 @@ class NameTable:
     def get(self, name: bytes) -> int:
         """Id of a name or spelling, -1 when unknown."""
         return self._ids.get(name, -1)
+
+    def unmap(self, ids: NDArray[np.int32]) -> None:
+        """Ids without names from here on: neither their names nor other spellings of them are known.
+
+        ``name`` still tells the old name. One pass over all names.
+        """
+        gone = set(np.asarray(ids).tolist())
+        self._ids = {name: id for name, id in self._ids.items() if id not in gone}
+
+    def rename(self, id: int, name: bytes) -> None:
+        """Gives an id without name (``unmap``, ``detached``) a new one. ValueError: the name is another's."""
+        if id < 0 or id >= len(self._names):
+            raise IndexError(id)
+        if name in self._ids:
+            raise ValueError(f"{name!r} is the name of {self._ids[name]}")
+        self._ids[name] = id
+        self._names[id] = name
+
+    def detached(self, name: bytes) -> int:
+        """A new id that ``name`` tells the name of, but which the name doesn't lead to."""
+        self._names.append(name)
+        return len(self._names) - 1
 
     def name(self, id: int) -> bytes:
         """The name that was given the id."""

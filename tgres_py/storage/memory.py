@@ -23,6 +23,16 @@ def merge_slots(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[n
     return np.where(np.isnan(new), old, new)
 
 
+def _series_rows(rows: list[tuple[int, int, str]]) -> SeriesRows:
+    """Rows (rrd_id, bundle_id, name), by rrd_id."""
+    rows.sort()
+    return SeriesRows(
+        np.array([rrd_id for rrd_id, _, _ in rows], np.int64),
+        np.array([bundle_id for _, bundle_id, _ in rows], np.int32),
+        [name for _, _, name in rows],
+    )
+
+
 class MemoryStore:
     """Implements ``port.Store``. Set ``away`` and every call raises StoreUnavailable, as when PostgreSQL is down."""
 
@@ -35,6 +45,10 @@ class MemoryStore:
         self._untagged: set[str] = set()
         self._events: list[Event] = []
         self._requests: set[asyncio.Queue[str]] = set()
+        self._trash: dict[int, tuple[str, int]] = {}  # rrd_id: name, bundle_id
+        self._last_id = 0
+        self.last_s: dict[int, int] = {}  # by rrd_id
+        self._listeners: set[asyncio.Queue[NDArray[np.int64] | None]] = set()
 
     def _check(self) -> None:
         if self.away:
@@ -59,21 +73,81 @@ class MemoryStore:
 
     async def load_series(self) -> SeriesRows:
         self._check()
-        rows = self._series.values()
-        return SeriesRows(
-            np.array([rrd_id for rrd_id, _ in rows], np.int64),
-            np.array([bundle_id for _, bundle_id in rows], np.int32),
-            list(self._series),
-        )
+        return _series_rows([(i, b, name) for name, (i, b) in self._series.items()])
+
+    async def find_series(self, rrd_ids: NDArray[np.int64]) -> SeriesRows:
+        self._check()
+        wanted = set(rrd_ids.tolist())
+        return _series_rows([(i, b, n) for n, (i, b) in self._series.items() if i in wanted])
+
+    async def find_untagged(self, rrd_ids: NDArray[np.int64]) -> list[str]:
+        return [name for name in (await self.find_series(rrd_ids)).names if name in self._untagged]
+
+    async def load_trash(self, rrd_ids: NDArray[np.int64]) -> SeriesRows:
+        self._check()
+        wanted = self._trash.keys() & set(rrd_ids.tolist())
+        return _series_rows([(i, self._trash[i][1], self._trash[i][0]) for i in wanted])
+
+    async def touch_series(self, rrd_ids: NDArray[np.int64], last_s: NDArray[np.int64]) -> None:
+        self._check()
+        self.last_s.update(zip(rrd_ids.tolist(), last_s.tolist(), strict=True))
+
+    # What operators do to series, as ``series_names.py`` does it in PostgreSQL.
+
+    def trash(self, name: str) -> int:
+        """Moves a series to the trash; its row."""
+        rrd_id, bundle_id = self._series.pop(name)
+        self._trash[rrd_id] = name, bundle_id
+        self._tell(rrd_id)
+        return rrd_id
+
+    def restore(self, rrd_id: int) -> bool:
+        """Moves a series back, unless its name lives again."""
+        name, bundle_id = self._trash[rrd_id]
+        if name in self._series:
+            return False
+        del self._trash[rrd_id]
+        self._series[name] = rrd_id, bundle_id
+        self._tell(rrd_id)
+        return True
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Gives series new names, which no others have."""
+        moved = {new: self._series.pop(old) for old, new in names.items()}
+        assert not moved.keys() & self._series.keys()
+        self._series |= moved
+        self._tell(*(rrd_id for rrd_id, _ in moved.values()))
+
+    def purge(self, rrd_id: int) -> None:
+        """Removes a series from the trash, and its points."""
+        del self._trash[rrd_id]
+        self._chunks = {key: row for key, row in self._chunks.items() if key[0] != rrd_id}
+        self._tell(rrd_id)
+
+    def _tell(self, *rrd_ids: int) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(np.array(rrd_ids, np.int64))
+
+    async def changes(self) -> AsyncIterator[NDArray[np.int64] | None]:
+        queue: asyncio.Queue[NDArray[np.int64] | None] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            yield None
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.discard(queue)
 
     async def create_series(
         self, names: Sequence[str], bundle_ids: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         self._check()
-        rows = [
-            self._series.setdefault(name, (len(self._series) + 1, int(bundle_id)))
-            for name, bundle_id in zip(names, bundle_ids, strict=True)
-        ]
+        rows = []
+        for name, bundle_id in zip(names, bundle_ids, strict=True):
+            if name not in self._series:
+                self._last_id += 1
+                self._series[name] = (self._last_id, int(bundle_id))
+            rows.append(self._series[name])
         return (
             np.array([rrd_id for rrd_id, _ in rows], np.int64),
             np.array([bundle_id for _, bundle_id in rows], np.int32),

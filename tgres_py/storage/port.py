@@ -76,6 +76,20 @@ class Store(Protocol):
         ``names`` are canonical (tags sorted); a series that exists keeps its bundle.
         """
 
+    async def find_series(self, rrd_ids: NDArray[np.int64]) -> SeriesRows:
+        """Those of the rows that exist, in the order of rrd_id."""
+
+    async def find_untagged(self, rrd_ids: NDArray[np.int64]) -> list[str]:
+        """As load_untagged, of some rows."""
+
+    async def load_trash(self, rrd_ids: NDArray[np.int64]) -> SeriesRows:
+        """Those of the rows that are in the trash, in the order of rrd_id."""
+
+    async def touch_series(
+        self, rrd_ids: NDArray[np.int64], last_s: NDArray[np.int64]
+    ) -> None:
+        """Notes when series last had a point (rrd.last_s), to some hours."""
+
     async def write_chunks(self, rows: Sequence[ChunkRows], late_seq: int | None = None) -> None:
         """One transaction: upserts all rows by the merge rule, and records ``late_seq`` when given.
 
@@ -123,4 +137,11 @@ class Store(Protocol):
         """Globs that SQL readers asked to be flushed (NOTIFY tgres_flush, 'glob'; empty = all), for ever.
 
         Reconnects by itself.
+        """
+
+    def changes(self) -> AsyncIterator[NDArray[np.int64] | None]:
+        """Rows of ``rrd`` that others made, changed or removed, for ever; the values are in the store by then.
+
+        None: any row may have changed. It comes first, when the listening begins, and whenever a
+        connection was lost. Reconnects by itself.
         """

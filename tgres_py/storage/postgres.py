@@ -9,12 +9,10 @@ from contextlib import aclosing
 
 import asyncpg
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.model.event import Event, EventQuery
-from tgres_py.model.ident import parse_tags
 from tgres_py.model.retention import (
     Archive,
     BundleSpec,
@@ -28,6 +26,7 @@ from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
 from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
 from tgres_py.storage.queries import query
+from tgres_py.storage.series_names import CHANNEL, SeriesNames, parse_payload, tags_json
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +41,15 @@ PING_TIMEOUT_S = 2.0
 LOAD_TIMEOUT_S = 600.0
 LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
-FLUSH_REQUESTS_MAX = 1_000
+NOTICES_MAX = 1_000
 EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
 
-class PostgresStore:
+class PostgresStore(SeriesNames):
     """Implements ``port.Store`` on any PostgreSQL from 14.
 
     Reads and new series share ``pool_size`` connections, chunks are written through one of their own,
-    flush requests are listened to on another. A lost connection is made anew by the next call; the
+    flush requests and changes of series are listened to on two others. A lost connection is made anew by the next call; the
     caller repeats what failed.
     """
 
@@ -150,7 +149,7 @@ class PostgresStore:
             if not tagged:
                 await connection.execute(query("untag_series"), list(names))
                 return
-            tags = [(_tags_json(name) or b"{}").decode() for name in names]
+            tags = [(tags_json(name) or b"{}").decode() for name in names]
             await connection.execute(query("tag_series"), list(names), tags)
 
     async def load_untagged(self) -> list[str]:
@@ -229,35 +228,49 @@ class PostgresStore:
             await connection.execute(query("set_journal_id"), journal_id)
 
     async def flush_requests(self) -> AsyncIterator[str]:
+        async with aclosing(self._notices("tgres_flush")) as globs:
+            async for glob in globs:
+                if glob is not None:
+                    yield glob
+
+    async def changes(self) -> AsyncIterator[NDArray[np.int64] | None]:
+        async with aclosing(self._notices(CHANNEL)) as texts:
+            async for text in texts:
+                yield None if text is None else parse_payload(text)
+
+    async def _notices(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """Payloads of a channel, for ever; None when a connection begins to listen, so that what came
+        before may be unknown."""
         delay_s = LISTEN_BACKOFF_S[0]
         while True:
             try:
-                async with aclosing(self._listen()) as globs:
-                    async for glob in globs:
+                async with aclosing(self._listen(channel)) as texts:
+                    async for text in texts:
                         delay_s = LISTEN_BACKOFF_S[0]
-                        yield glob
+                        yield text
             except StoreUnavailable as error:
-                log.debug("flush requests: %s; next try in %.1f s", error, delay_s)
+                log.debug("%s: %s; next try in %.1f s", channel, error, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LISTEN_BACKOFF_S[1])
 
-    async def _listen(self) -> AsyncGenerator[str, None]:
-        """Requests that come over one connection; StoreUnavailable when it is lost."""
+    async def _listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """None, then what comes over one connection; StoreUnavailable when it is lost."""
         connection = await self._connector.connect()
-        # A dict keeps order and holds each glob once, however often it is asked for.
+        # A dict keeps order and holds each payload once, however often it comes.
         waiting: dict[str, None] = {}
         woken = asyncio.Event()
 
         def on_notify(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-            if len(waiting) >= FLUSH_REQUESTS_MAX:
+            if len(waiting) >= NOTICES_MAX:
                 waiting.clear()
                 payload = ""  # all of them is what so many ask for
             waiting[str(payload)] = None
             woken.set()
 
         try:
-            await connection.add_listener("tgres_flush", on_notify)
+            await connection.add_listener(channel, on_notify)
             connection.add_termination_listener(lambda _connection: woken.set())
+            yield None
             while True:
                 try:
                     await asyncio.wait_for(woken.wait(), LISTEN_CHECK_S)
@@ -265,9 +278,9 @@ class PostgresStore:
                     await connection.execute("SELECT 1")
                 woken.clear()
                 while waiting:
-                    glob = next(iter(waiting))
-                    del waiting[glob]
-                    yield glob
+                    text = next(iter(waiting))
+                    del waiting[text]
+                    yield text
                 if connection.is_closed():
                     raise StoreUnavailable(f"PostgreSQL at {self.masked_dsn}: connection lost")
         except CLIENT_ERRORS as error:
@@ -322,15 +335,6 @@ def _bundle_spec(row: asyncpg.Record) -> BundleSpec:
 # Series
 
 
-def _tags_json(name: str) -> bytes | None:
-    """The tags of a name as JSON, without the tag ``name``, which the path is; None when there are none."""
-    if ";" not in name:
-        return None
-    tags = parse_tags(name)
-    del tags["name"]
-    return orjson.dumps(tags)
-
-
 async def _copy_series(
     connection: asyncpg.Connection,
     table: str,
@@ -338,7 +342,7 @@ async def _copy_series(
     names: list[str],
     bundle_ids: NDArray[np.int32],
 ) -> None:
-    pieces = copy_binary.series_pieces(ids, names, [_tags_json(n) for n in names], bundle_ids)
+    pieces = copy_binary.series_pieces(ids, names, [tags_json(n) for n in names], bundle_ids)
     await connection.copy_to_table(
         table,
         columns=["id", "name", "tags", "bundle_id"],
