@@ -105,6 +105,29 @@ def test_a_lookback_may_land_in_a_coarser_archive(source: FakeSource) -> None:
     }
 
 
+def test_a_lookback_counts_in_the_steps_of_the_range_that_is_read(source: FakeSource) -> None:
+    # a day ago there is one archive of 60 s only, wherever the shift is written
+    day = 24 * HOUR
+    shifted = plan(source, "movingAverage(timeShift(fine.a,'1d'),5)")
+    assert (("fine.a",), 60, -HOUR - day - 300 + 60, -day + 60) in reads(shifted, source)
+    wide = plan(source, "movingAverage(movingAverage(fine.a,'6h'),5)")
+    assert reads(wide, source) == {(("fine.a",), 60, -7 * HOUR - 300 + 60, 60)}
+
+
+def test_windows_within_windows_are_bounded(source: FakeSource) -> None:
+    same = "movingAverage(" * 60 + "fine.a" + ",5)" * 60
+    assert reads(plan(source, same), source) == {(("fine.a",), 10, -3590 - 60 * 50, 10)}
+    sizes = (2**number for number in range(20))
+    each = "movingAverage(" * 20 + "fine.a" + "".join(f",{size})" for size in sizes)
+    with pytest.raises(BadRequest, match="nested too deep"):
+        plan(source, each)
+
+
+def test_a_window_before_the_future_reads_nothing(source: FakeSource) -> None:
+    future = RenderRequest(("movingSum(mix.m,'5min')",), NOW_S + 60, NOW_S + HOUR, NOW_S)
+    assert make_plan(future, source).fetches == []
+
+
 def test_constant_line_has_half_the_range_as_step(source: FakeSource) -> None:
     planned = plan(source, "movingAverage(group(constantLine(1),fine.a),1)")
     assert reads(planned, source) == {(("fine.a",), 10, -3590 - HOUR // 2, 10)}
@@ -185,7 +208,7 @@ class Refusal:
         Refusal("movingAverage(fine.a,'1foo')", "windowSize: '1foo' is no interval"),
         Refusal("movingAverage(fine.a,-1)", "0 to 100 years"),
         Refusal("movingAverage(fine.a,'999999999y')", "0 to 100 years"),
-        Refusal("movingAverage(fine.a,1.5)", "must be of type intOrInterval"),
+        Refusal("movingAverage(fine.a,true)", "must be of type intOrInterval"),
         Refusal("summarize(fine.a,'1min','bogus')", "func is 'bogus'; it must be one of average"),
         Refusal("consolidateBy(fine.a,'bogus')", "consolidationFunc is 'bogus'"),
         Refusal("alias(fine.a,5)", "newName must be of type string, not 5"),

@@ -15,13 +15,15 @@ from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
 
 WindowSize = Annotated[IntOrInterval, Suggest(5, 7, 10, "1min", "5min", "10min", "30min", "1hour")]
 
+WINDOW = Lookback("windowSize", of_future=False)
+
 # Up to this many cells windows are taken one by one, as graphite-web does; beyond it averages come
 # from running sums,
 # and other functions go in spans of this size.
 _DIRECT_CELLS_MAX = 4_000_000
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingAverage(
     seriesList: SeriesBlock,
     windowSize: WindowSize,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Annotated
-
-import numpy as np
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import AGGREGATE_ALIASES, AGGREGATE_NAMES
@@ -15,8 +12,8 @@ from tgres_py.functions.params import Options, ParamType, String
 from tgres_py.functions.patterns import Substitution
 from tgres_py.functions.reads import Further
 from tgres_py.functions.registry import render_function
-from tgres_py.functions.series import Matrix, SeriesBlock
-from tgres_py.functions.summary import Numbers, by_part, each_series
+from tgres_py.functions.series import SeriesBlock
+from tgres_py.functions.summary import each_series
 
 # largest first; what doesn't reach the smallest has no prefix
 UNITS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -174,50 +171,9 @@ def _with_prefix(value: float | int | str | None, system: str) -> str | None:
 
 
 def _shown_values(block: SeriesBlock, kind: str) -> list[float | int | str | None]:
-    """Of each series, to the last digit as graphite-web shows it: it adds one after another."""
     func = AGGREGATE_ALIASES.get(kind, kind)
     if func not in AGGREGATE_NAMES:
         return ["(?)"] * len(block)
-    in_order = _IN_ORDER.get(func)
-    numbers: Numbers = by_part(block, in_order) if in_order else each_series(block, func)
+    numbers = each_series(block, func)
     values = [None if math.isnan(value) else value for value in numbers.tolist()]
     return [int(value or 0) for value in values] if func == "count" else list(values)
-
-
-def _sum_in_order(values: Matrix) -> Numbers:
-    known = ~np.isnan(values)
-    if not values.shape[1]:
-        return np.full(len(values), np.nan)
-    total: Numbers = np.add.accumulate(np.where(known, values, 0.0), axis=1)[:, -1]
-    return np.where(known.any(axis=1), total, np.nan)
-
-
-def _average_in_order(values: Matrix) -> Numbers:
-    count = np.count_nonzero(~np.isnan(values), axis=1)
-    out: Numbers = _sum_in_order(values) / np.maximum(count, 1)
-    return out
-
-
-def _avg_zero_in_order(values: Matrix) -> Numbers:
-    out: Numbers = np.nan_to_num(_sum_in_order(values), nan=0.0) / max(values.shape[1], 1)
-    return out
-
-
-def _stddev_in_order(values: Matrix) -> Numbers:
-    away = values - _average_in_order(values)[:, None]
-    return np.sqrt(_average_in_order(away * away))
-
-
-def _diff_in_order(values: Matrix) -> Numbers:
-    first = (~np.isnan(values)).argmax(axis=1) if values.shape[1] else 0
-    signed = np.where(np.arange(values.shape[1]) == np.reshape(first, (-1, 1)), values, -values)
-    return _sum_in_order(signed)
-
-
-_IN_ORDER: dict[str, Callable[[Matrix], Numbers]] = {
-    "average": _average_in_order,
-    "avg_zero": _avg_zero_in_order,
-    "diff": _diff_in_order,
-    "stddev": _stddev_in_order,
-    "sum": _sum_in_order,
-}

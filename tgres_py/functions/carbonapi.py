@@ -1,4 +1,6 @@
-"""Functions of carbonapi that combine and filter series, as its documentation describes them."""
+"""Functions of carbonapi that join, take apart and scale lists of series, as its documentation
+describes them.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,12 @@ import numpy as np
 from tgres_py.errors import BadRequest
 from tgres_py.functions.combine import fresh_label
 from tgres_py.functions.grids import align
-from tgres_py.functions.params import Float, Interval, Options, String
-from tgres_py.functions.reads import Context, common_step, step_from
+from tgres_py.functions.params import Float, Integer, Options, String
+from tgres_py.functions.reads import Context, common_step
 from tgres_py.functions.registry import render_function
-from tgres_py.functions.series import Grid, Matrix, Part, SeriesBlock, concat
-from tgres_py.functions.transform import bucket_grid, fill_buckets
-from tgres_py.target.attime import parse_interval
+from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock, concat
 
-_METHODS = {
-    "above": np.greater,
-    "aboveOrEqual": np.greater_equal,
-    "below": np.less,
-    "belowOrEqual": np.less_equal,
-}
-Method = Annotated[String, Options(*_METHODS)]
+_HEAT_POINTS = 5
 
 
 @render_function(group="Combine")
@@ -51,82 +45,76 @@ def join(
     return concat((only_a, only_b)) if type == "XOR" else only_a
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Transform", steps=common_step)
 def heatMap(seriesList: SeriesBlock, *, context: Context) -> SeriesBlock:
-    """How much each series lies above the one before it: cumulative buckets become plain ones. The
-    first series, which has none before it, is left out.
+    """How much each series lies above the one below it: cumulative buckets (``le.10``, ``le.100``)
+    become plain ones. The lowest series, which has none below it, is left out.
+
+    Series are put in order by the sum of the first five points at which all are known.
 
     load 10s  le.1 1 2 _
-    load 10s  le.2 3 5 1
-    load 10s  le.3 3 9 2
-    eval heatMap(le.*)  => heatMap(le.2,le.1): 2 3 _ | heatMap(le.3,le.2): 0 4 1
+    load 10s  le.10 3 5 1
+    load 10s  le.2 3 9 2
+    eval heatMap(le.*)  => heatMap(le.10,le.1): 2 3 _ | heatMap(le.2,le.10): 0 4 1
     """
     if len(seriesList) < 2:
         return SeriesBlock([], [])
     aligned = align(seriesList)
-    names = [label.name for label in seriesList.labels]
+    complete = np.flatnonzero(~np.isnan(aligned.values).any(axis=0))[:_HEAT_POINTS]
+    order = np.argsort(aligned.values[:, complete].sum(axis=1), kind="stable")
+    names = [seriesList.labels[place].name for place in order.tolist()]
     labels = [fresh_label(f"heatMap({name},{before})", context) for before, name in pairwise(names)]
-    return SeriesBlock.uniform(labels, aligned.grid, np.diff(aligned.values, axis=0))
+    return SeriesBlock.uniform(labels, aligned.grid, np.diff(aligned.values[order], axis=0))
 
 
-@render_function(group="Transform", steps=step_from("interval"))
-def slo(
-    seriesList: SeriesBlock, interval: Interval, method: Method, value: Float, *, context: Context
+@render_function(group="Combine", steps=common_step)
+def countValues(
+    seriesList: SeriesBlock, valuesLimit: Integer = 32, *, context: Context
 ) -> SeriesBlock:
-    """The share of the known values in each ``interval`` that are above or below ``value``.
+    """One line for each whole number that is a value of any series: how many series have it at each
+    point. Parts behind the point are cut off. More than ``valuesLimit`` different values are
+    refused.
 
-    load 10s  a 1 5 _ 7
-    eval slo(a, "20s", "above", 2)  => slo(a, "20s", "above", 2): 0.5 1
+    load 10s  a.state 0 1 1
+    load 10s  b.state 1 1 _
+    load 10s  c.state 2 1 0
+    eval countValues(*.state)  => 0: 1 0 1 | 1: 1 3 1 | 2: 1 0 0
     """
-    name = f'"{interval}", "{method}", {value:g}'
-    return _shares(seriesList, interval, method, value, context).map_labels(
-        lambda label: label.derived(f"slo({label.name}, {name})", slo=interval)
-    )
-
-
-@render_function(group="Transform", steps=step_from("interval"))
-def sloErrorBudget(
-    seriesList: SeriesBlock,
-    interval: Interval,
-    method: Method,
-    value: Float,
-    objective: Float,
-    *,
-    context: Context,
-) -> SeriesBlock:
-    """The seconds of each ``interval`` by which slo() beats its ``objective``; negative when it is
-    missed.
-
-    load 10s  a 1 5 _ 7
-    eval sloErrorBudget(a, "20s", "above", 2, 0.9)  => sloErrorBudget(a, "20s", "above", 2, 0.9): -8 2
-    """
-    name = f'"{interval}", "{method}", {value:g}, {objective:g}'
-    return (
-        _shares(seriesList, interval, method, value, context)
-        .map_values(lambda part: (part.grid, (part.values - objective) * part.grid.step_s))
-        .map_labels(
-            lambda label: label.derived(
-                f"sloErrorBudget({label.name}, {name})", sloErrorBudget=interval
-            )
+    if not len(seriesList):
+        return seriesList
+    aligned = align(seriesList)
+    whole = np.trunc(np.where(np.isfinite(aligned.values), aligned.values, np.nan))
+    found = np.unique(whole[~np.isnan(whole)])
+    if len(found) > valuesLimit:
+        raise BadRequest(
+            f"target: countValues(): {len(found)} different values; valuesLimit is {valuesLimit}"
         )
-    )
+    rows = [np.count_nonzero(whole == number, axis=0) for number in found]
+    labels = [fresh_label(f"{number:.0f}", context) for number in found.tolist()]
+    return SeriesBlock.uniform(labels, aligned.grid, np.array(rows, np.float64))
 
 
-def _shares(
-    block: SeriesBlock, interval: str, method: str, value: float, context: Context
+@render_function(group="Transform")
+def scaleAfterTimestamp(
+    seriesList: SeriesBlock, factor: Float, timestamp: Integer = 0
 ) -> SeriesBlock:
-    interval_s = parse_interval(interval, "interval")
-    if interval_s <= 0:
-        raise BadRequest(f"target: slo(): interval {interval!r} must be positive")
-    compare = _METHODS[method]
+    """Multiplies the values from the Unix time ``timestamp`` on by ``factor``: for a sender that
+    changed its unit at that time.
+
+    load 10s  a 1 2 _ 4
+    eval scaleAfterTimestamp(a, 10, 1700000060)  => scaleAfterTimestamp(a,10,1700000060): 1 2 _ 40
+    eval scaleAfterTimestamp(a, 10)              => scaleAfterTimestamp(a,10,0): 10 20 _ 40
+    """
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
-        grid = bucket_grid(part, interval_s, True, context.points_max)
-        hits = np.where(np.isnan(part.values), np.nan, compare(part.values, value))
-        xff = np.zeros((len(hits), 1))
-        return grid, fill_buckets(Part(part.grid, hits, part.index), grid, "average", xff)
+        times = part.grid.start_s + part.grid.step_s * np.arange(part.values.shape[1])
+        return part.grid, np.where(times >= timestamp, part.values * factor, part.values)
 
-    return block.map_values(compute)
+    def relabel(label: Label) -> Label:
+        name = f"scaleAfterTimestamp({label.name},{factor:g},{timestamp})"
+        return label.derived(name, scale=f"{factor:g}")
+
+    return seriesList.map_values(compute).map_labels(relabel)
 
 
 def _without(block: SeriesBlock, other: SeriesBlock) -> SeriesBlock:

@@ -1,4 +1,4 @@
-"""Lines laid through a series: its average or percentile, its trend, and where that leads."""
+"""Lines and curves laid through a series: its average, percentile or trend, and where that leads."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.aggregation import Array
-from tgres_py.functions.params import AggFunc, Boolean, Date, Float, Interval, Suggest
+from tgres_py.functions.params import AggFunc, Boolean, Date, Float, Integer, Interval, Suggest
 from tgres_py.functions.reads import Context, Range, StepSet, half_range
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, Row, SeriesBlock
 from tgres_py.functions.summary import column_percentiles, each_series
 from tgres_py.functions.timeshift import moment
 from tgres_py.target.attime import parse_interval
+
+_DEGREE_MAX = 20
 
 
 def _line_steps(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
@@ -186,25 +188,79 @@ def forecastLinear(
         raise BadRequest(f"target: forecastLinear(): duration {duration!r} must be positive")
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
-        old = part.grid
-        slots = part.values.shape[1] + more_s // old.step_s
-        made = slots * len(part.values)
-        if made > context.points_max:
-            raise LimitExceeded(
-                "points made by forecastLinear()", made, context.points_max, "query_points_max"
-            )
-        end_s = old.end_s + more_s // old.step_s * old.step_s
-        grid = Grid(old.start_s, end_s, old.step_s)
+        grid, slots = _extended(part, more_s, "forecastLinear", context)
         return grid, trend(part.values).at(np.arange(slots, dtype=np.float64))
 
-    block = seriesList.map_values(compute)
+    block = _drawn(seriesList.map_values(compute))
+    return block.map_labels(
+        lambda label: label.derived(
+            f'forecastLinear({label.name},"{duration}")', forecastLinear=duration
+        )
+    )
+
+
+@render_function(group="Calculate")
+def polyfit(
+    seriesList: SeriesBlock,
+    degree: Integer = 1,
+    offset: Annotated[Interval, Suggest("1h", "1d", "7d")] = "0d",
+    *,
+    context: Context,
+) -> SeriesBlock:
+    """The curve (a polynomial of ``degree``) that is nearest to each series' values, drawn on for
+    ``offset`` beyond the range. Series with fewer than two values are left out. As in carbonapi.
+
+    load 10s  a 1 4 _ 16
+    eval polyfit(a, 2)         => polyfit(a,2): 1 4 9 16
+    eval polyfit(a, 2, "20s")  => polyfit(a,2,"20s"): 1 4 9 16 25 36
+    """
+    more_s = parse_interval(offset, "offset")
+    if more_s < 0:
+        raise BadRequest(f"target: polyfit(): offset {offset!r} must be positive")
+    if not 1 <= degree <= _DEGREE_MAX:
+        raise BadRequest(f"target: polyfit(): degree is {degree}; it must be 1 to {_DEGREE_MAX}")
+
+    def compute(part: Part) -> tuple[Grid, Matrix]:
+        grid, slots = _extended(part, more_s, "polyfit", context)
+        return grid, _curves(part.values, degree, slots)
+
+    shown = f',{degree},"{offset}"' if more_s else f",{degree}"
+    return _drawn(seriesList.map_values(compute)).map_labels(
+        lambda label: label.derived(f"polyfit({label.name}{shown})", polyfit=str(degree))
+    )
+
+
+def _curves(values: Matrix, degree: int, slots: int) -> Matrix:
+    """Of each row the polynomial through its known values, at columns 0 … ``slots``: (k, slots)."""
+    out = np.full((len(values), slots), np.nan)
+    for row, known in enumerate(np.isfinite(values)):
+        at = np.flatnonzero(known)
+        if len(at) > 1:
+            # fewer points than coefficients: the lowest degree that meets them all
+            power = min(degree, len(at) - 1)
+            curve = np.polynomial.Polynomial.fit(at, values[row, at], power)
+            out[row] = curve(np.arange(slots))
+    return out
+
+
+def _extended(part: Part, more_s: int, function: str, context: Context) -> tuple[Grid, int]:
+    """A part's grid drawn on by ``more_s``, and its columns. LimitExceeded."""
+    old = part.grid
+    slots = part.values.shape[1] + more_s // old.step_s
+    made = slots * len(part.values)
+    if made > context.points_max:
+        raise LimitExceeded(
+            f"points made by {function}()", made, context.points_max, "query_points_max"
+        )
+    end_s = old.end_s + more_s // old.step_s * old.step_s
+    return Grid(old.start_s, end_s, old.step_s), slots
+
+
+def _drawn(block: SeriesBlock) -> SeriesBlock:
+    """Without the series for which there is no line."""
     kept = [
         place
         for place, (_, _, values) in enumerate(block.rows())
         if len(values) and not np.isnan(values[0])
     ]
-    return block.take(kept).map_labels(
-        lambda label: label.derived(
-            f'forecastLinear({label.name},"{duration}")', forecastLinear=duration
-        )
-    )
+    return block.take(kept)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import Array
-from tgres_py.functions.params import Integer, Interval, Suggest
+from tgres_py.functions.params import Interval, LooseInteger, Suggest
 from tgres_py.functions.reads import Context, Lookback, LookbackAndOwn
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
@@ -145,7 +145,7 @@ def holtWintersForecast(
 @render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
 def holtWintersConfidenceBands(
     seriesList: SeriesBlock,
-    delta: Integer = 3,
+    delta: LooseInteger = 3,
     bootstrapInterval: Bootstrap = "7d",
     seasonality: Season = "1d",
     *,
@@ -160,7 +160,7 @@ def holtWintersConfidenceBands(
     return _bands(seriesList, delta, seasonality, context)
 
 
-def _bands(block: SeriesBlock, delta: int, seasonality: str, context: Context) -> SeriesBlock:
+def _bands(block: SeriesBlock, delta: float, seasonality: str, context: Context) -> SeriesBlock:
     labels = []
     for label in block.labels:
         for side in ("Lower", "Upper"):
@@ -181,7 +181,7 @@ def _bands(block: SeriesBlock, delta: int, seasonality: str, context: Context) -
 @render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
 def holtWintersConfidenceArea(
     seriesList: SeriesBlock,
-    delta: Integer = 3,
+    delta: LooseInteger = 3,
     bootstrapInterval: Bootstrap = "7d",
     seasonality: Season = "1d",
     *,
@@ -211,7 +211,7 @@ def holtWintersConfidenceArea(
 @render_function(group="Calculate", reads=LookbackAndOwn("bootstrapInterval"))
 def holtWintersAberration(
     seriesList: list[SeriesBlock],
-    delta: Integer = 3,
+    delta: LooseInteger = 3,
     bootstrapInterval: Bootstrap = "7d",
     seasonality: Season = "1d",
     *,

@@ -6,16 +6,16 @@ import numpy as np
 
 from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import Array
-from tgres_py.functions.calculate import WindowSize, moving_block
+from tgres_py.functions.calculate import WINDOW, WindowSize, moving_block
 from tgres_py.functions.params import AggFunc, Float, Integer
-from tgres_py.functions.reads import Context, Lookback
+from tgres_py.functions.reads import Context
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.rounding import round_half_even
 from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
 from tgres_py.target.attime import parse_interval
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingWindow(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -33,7 +33,7 @@ def movingWindow(
     return moving_block(seriesList, windowSize, func, xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingMax(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -49,7 +49,7 @@ def movingMax(
     return moving_block(seriesList, windowSize, "max", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingMin(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -65,7 +65,7 @@ def movingMin(
     return moving_block(seriesList, windowSize, "min", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingMedian(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -81,7 +81,7 @@ def movingMedian(
     return moving_block(seriesList, windowSize, "median", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def movingSum(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -98,7 +98,7 @@ def movingSum(
     return moving_block(seriesList, windowSize, "sum", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=Lookback("windowSize"))
+@render_function(group="Calculate", reads=WINDOW)
 def exponentialMovingAverage(
     seriesList: SeriesBlock, windowSize: WindowSize, *, context: Context
 ) -> SeriesBlock:

@@ -103,12 +103,12 @@ def _interval(value: Scalar) -> str:
 
 
 def _int_or_interval(value: Scalar) -> int | float | str:
-    """Whole floats are allowed: dashboards hold ``movingAverage(x,5.0)``, and the name keeps the
-    5.0.
+    """Floats are allowed, and cut where they are used: dashboards hold ``movingAverage(x,5.0)``, and
+    the name keeps the 5.0 (as graphite-web).
     """
     if isinstance(value, str):
         return _interval(value)
-    if isinstance(value, bool) or value is None or value != int(value):
+    if isinstance(value, bool) or value is None or not math.isfinite(value):
         raise ValueError
     return value
 
@@ -178,9 +178,7 @@ AggFunc = Annotated[str, ParamType("aggFunc", _string, AGGREGATE_NAMES)]
 OldAggFunc = Annotated[str, ParamType("aggFunc", _string, AGGREGATE_NAMES, is_open=True)]
 AggOrSeriesFunc = Annotated[
     str,
-    ParamType(
-        "aggOrSeriesFunc", _string, (*AGGREGATE_NAMES, *AGGREGATING_FUNCTIONS), is_open=True
-    ),
+    ParamType("aggOrSeriesFunc", _string, (*AGGREGATE_NAMES, *AGGREGATING_FUNCTIONS), is_open=True),
 ]
 # whole numbers by their description; graphite-web takes others too
 LooseInteger = Annotated[int | float, ParamType("integer", _number)]

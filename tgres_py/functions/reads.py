@@ -108,9 +108,14 @@ class EventReads:
 
 @dataclass(frozen=True, slots=True)
 class Lookback:
-    """An interval, or a number of the longest step, before the range: ``parameter`` says how much."""
+    """An interval, or a number of the longest step, before the range: ``parameter`` says how much.
+
+    ``of_future``: also before a range that begins in the future; else nothing is read there, and
+    there are no series (as graphite-web, whose moving functions look at the range itself first).
+    """
 
     parameter: str
+    of_future: bool = True
 
     def windows(
         self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
@@ -120,6 +125,8 @@ class Lookback:
             before_s = abs(parse_interval(amount, self.parameter))
         else:
             before_s = int(amount) * max(steps(), default=0)
+        if context.from_s > context.now_s and not self.of_future:
+            before_s = min(before_s, 0)
         if not 0 <= before_s <= LOOKBACK_S_MAX:
             raise BadRequest(f"target: {self.parameter} is {amount!r}; it must be 0 to 100 years")
         return ((context.from_s - before_s, context.until_s),)
@@ -136,6 +143,21 @@ class LookbackAndOwn:
     ) -> tuple[Range, ...]:
         earlier = Lookback(self.parameter).windows(arguments, steps, context)
         return *earlier, (context.from_s, context.until_s)
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """The range, begun earlier where it is shorter than the interval that ``parameter`` says."""
+
+    parameter: str
+
+    def windows(
+        self, arguments: Mapping[str, Any], steps: Callable[[], StepSet], context: Context
+    ) -> tuple[Range, ...]:
+        interval_s = abs(parse_interval(arguments[self.parameter], self.parameter))
+        if interval_s > LOOKBACK_S_MAX:
+            raise BadRequest(f"target: {self.parameter}: at most 100 years")
+        return ((min(context.from_s, context.until_s - interval_s), context.until_s),)
 
 
 Steps = Callable[[Mapping[str, Any], StepSet, Context], StepSet]

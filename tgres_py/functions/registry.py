@@ -57,6 +57,7 @@ FAMILIES = (
     "holtwinters",
     "lookup",
     "moving",
+    "slo",
     "sorting",
     "special",
     "spectral",

@@ -18,12 +18,15 @@ Numbers = NDArray[np.float64]
 def each_series(block: SeriesBlock, func: str) -> Numbers:
     """``func`` over the values of each series: (n,), NaN = none.
 
-    As graphite-web: of a series without values ``count`` and ``avg_zero`` are 0, the others unknown.
+    As graphite-web: of a series without values ``count`` and ``avg_zero`` are 0, the others unknown;
+    sums are added one after another, so that the last digit, which is shown and sorted by, is its.
     BadRequest: unknown function.
     """
+    name = AGGREGATE_ALIASES.get(func, func)
     function = reducer(func)
-    numbers = by_part(block, lambda values: reduce_known(function, values, 1, 0.0))
-    if AGGREGATE_ALIASES.get(func, func) in ("count", "avg_zero"):
+    in_order = _IN_ORDER.get(name)
+    numbers = by_part(block, in_order or (lambda values: reduce_known(function, values, 1, 0.0)))
+    if name in ("count", "avg_zero"):
         return np.nan_to_num(numbers, nan=0.0, posinf=math.inf, neginf=-math.inf)
     return numbers
 
@@ -34,6 +37,45 @@ def by_part(block: SeriesBlock, compute: Callable[[Matrix], Array]) -> Numbers:
     for part in block.parts:
         out[part.index] = compute(part.values)
     return out
+
+
+def _sum_in_order(values: Matrix) -> Numbers:
+    known = ~np.isnan(values)
+    if not values.shape[1]:
+        return np.full(len(values), np.nan)
+    total: Numbers = np.add.accumulate(np.where(known, values, 0.0), axis=1)[:, -1]
+    return np.where(known.any(axis=1), total, np.nan)
+
+
+def _average_in_order(values: Matrix) -> Numbers:
+    count = np.count_nonzero(~np.isnan(values), axis=1)
+    out: Numbers = _sum_in_order(values) / np.maximum(count, 1)
+    return out
+
+
+def _avg_zero_in_order(values: Matrix) -> Numbers:
+    out: Numbers = np.nan_to_num(_sum_in_order(values), nan=0.0) / max(values.shape[1], 1)
+    return out
+
+
+def _stddev_in_order(values: Matrix) -> Numbers:
+    away = values - _average_in_order(values)[:, None]
+    return np.sqrt(_average_in_order(away * away))
+
+
+def _diff_in_order(values: Matrix) -> Numbers:
+    first = (~np.isnan(values)).argmax(axis=1) if values.shape[1] else 0
+    signed = np.where(np.arange(values.shape[1]) == np.reshape(first, (-1, 1)), values, -values)
+    return _sum_in_order(signed)
+
+
+_IN_ORDER: dict[str, Callable[[Matrix], Numbers]] = {
+    "average": _average_in_order,
+    "avg_zero": _avg_zero_in_order,
+    "diff": _diff_in_order,
+    "stddev": _stddev_in_order,
+    "sum": _sum_in_order,
+}
 
 
 def keys(numbers: Numbers) -> Numbers:

@@ -51,6 +51,7 @@ from tgres_py.target.parser import (
 
 Range = tuple[int, int]
 FetchKey = tuple[BundleSpec, Window]
+STEP_LOOKS_MAX = 20_000  # looks at (call, range) for its steps, of one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,8 @@ class _Planner:
         self.leaves: dict[tuple[str, Range], Leaf] = {}
         self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
         self.event_calls: list[PlannedCall] = []
+        # by id() of the node, which is kept with it: nested windows ask for the same again and again
+        self.call_steps: dict[tuple[int, Range], tuple[Call, StepSet]] = {}
         self.series = 0
         self.points = 0
         self.fetched: list[Fetch] = []
@@ -311,14 +314,29 @@ class _Planner:
             return own | self.remote_steps(node, asked)
         if not isinstance(node, Call):
             return frozenset()
+        key = id(node), asked
+        if key not in self.call_steps:
+            if len(self.call_steps) >= STEP_LOOKS_MAX:
+                raise BadRequest("target: functions with windows in points are nested too deep")
+            self.call_steps[key] = node, self.steps_of_call(node, asked)
+        return self.call_steps[key][1]
+
+    def steps_of_call(self, node: Call, asked: Range) -> StepSet:
         function = find_function(node.name)
         bound = _bind(function, node)
-        below: StepSet = frozenset()
-        for param, argument in bound:
-            if param.takes_series and argument is not None and not isinstance(argument, Literal):
-                below |= self.steps(argument, asked)
+        values = _literals(function, bound)
         context = Context(*asked, self.request.now_s, self.request.tz)
-        return function.steps(_literals(function, bound), below, context)
+        first = bound[0][1] if bound and bound[0][0].takes_series else None
+        read: tuple[Range, ...] = ()
+        if function.reads and first is not None and not isinstance(first, Literal):
+            read = function.reads.windows(values, lambda: self.steps(first, asked), context)
+        below: StepSet = frozenset()
+        for number, (param, argument) in enumerate(bound):
+            if param.takes_series and argument is not None and not isinstance(argument, Literal):
+                # another range may be read from another archive
+                for one in read if read and number == 0 else (asked,):
+                    below |= self.steps(argument, one)
+        return function.steps(values, below, context)
 
     def remote_steps(self, node: Path | ByTag, asked: Range) -> StepSet:
         if self.remote is None:
