@@ -13,15 +13,19 @@ import click
 
 from tgres_py import clock
 from tgres_py.cli.common import EXIT_PARTLY, NothingFound, json_option, print_json
-from tgres_py.cli.options import config_option
+from tgres_py.cli.options import config_option, setting_option
 from tgres_py.cli.rows import duration, size
 from tgres_py.config import Settings, load
+from tgres_py.ingest.registry import Registry
 from tgres_py.machine import cpus
 from tgres_py.migrate.files import LeftOut, Listing, list_files
 from tgres_py.migrate.load import Options
+from tgres_py.migrate.points import PointLoader, PointsReport
 from tgres_py.migrate.target import open_target
+from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
 from tgres_py.migrate.times import parse_time
 from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder
+from tgres_py.model.points import PointBlock
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +48,13 @@ def store_options(function: F) -> F:
         help="Data directory whose embedded PostgreSQL to work on; a server may run on it.",
     )
     return config_option(data_dir(dsn(function)))
+
+
+def rule_options(function: F) -> F:
+    """Adds --schemas, --aggregation and --retention: the archives of new series."""
+    for name in ("retention", "aggregation", "schemas"):
+        function = setting_option(name)(function)
+    return function
 
 
 @import_.command()
@@ -94,6 +105,98 @@ def whisper(
         click.echo(_text(outcome, only_look))
     if outcome.report.left_out:
         raise SystemExit(EXIT_PARTLY)
+
+
+@import_.command("csv")
+@click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
+@store_options
+@rule_options
+@json_option
+def csv_(file: str, config_file: str | None, as_json: bool, **options: Any) -> None:
+    """Bring in rows path,time,value of FILE (- is stdin); a header is left out.
+
+    Times are epochs or ISO 8601, UTC without a zone. New series get archives by the rules; points older than the finest
+    archive go to the one that reaches back to them; coarser archives are rolled up.
+    """
+    with click.open_file(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+        _import_text(
+            lambda registry, _now_s, refused: read_csv(lines, registry, refused),
+            config_file,
+            options,
+            as_json,
+        )
+
+
+@import_.command()
+@click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
+@store_options
+@rule_options
+@json_option
+def carbon(file: str, config_file: str | None, as_json: bool, **options: Any) -> None:
+    """Bring in carbon lines (path value timestamp) of FILE (- is stdin).
+
+    They go to the store, not through a receiver: so they never replace what is known. Otherwise as `tgres import csv`.
+    """
+    with click.open_file(file, "rb") as data:
+        _import_text(
+            lambda registry, now_s, refused: read_carbon(data, registry, now_s, refused),
+            config_file,
+            options,
+            as_json,
+        )
+
+
+Reading = Callable[[Registry, int, Refused], Iterator[PointBlock]]
+
+
+def _import_text(
+    reading: Reading, config_file: str | None, options: dict[str, Any], as_json: bool
+) -> None:
+    settings = load(config_file, options)
+    now_s = clock.now_s()
+    refused = Refused()
+    registry = name_registry(settings.rule_set(), settings.name_bytes_max)
+    begin = clock.monotonic()
+    blocks = reading(registry, now_s, refused)
+    report = asyncio.run(_import_points(settings, registry, blocks, now_s))
+    data = report.as_data() | {
+        "refused": dict(refused.counts),
+        "seconds": round(clock.monotonic() - begin, 3),
+    }
+    if as_json:
+        print_json(data)
+    else:
+        click.echo(_points_text(data, refused))
+    if not report.points and not refused.counts:
+        raise NothingFound("no points")
+    if refused.counts:
+        raise SystemExit(EXIT_PARTLY)
+
+
+async def _import_points(
+    settings: Settings, registry: Registry, blocks: Iterator[PointBlock], now_s: int
+) -> PointsReport:
+    async with open_target(settings) as (_, store):
+        loader = PointLoader(store, registry.match_many, registry.names, now_s)
+        for block in blocks:
+            await loader.add(block)
+        await loader.flush()
+        return loader.report
+
+
+def _points_text(data: dict[str, Any], refused: Refused) -> str:
+    lines = [
+        f"{data['points']:,} points of {data['series']:,} series in {duration(data['seconds'])}"
+    ]
+    if data["outside"]:
+        lines.append(
+            f"{data['outside']:,} points older than the retention or from the future, left out"
+        )
+    if refused.counts:
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in refused.counts.most_common())
+        lines.append(f"{refused.counts.total():,} refused: {counts}")
+        lines += [f"  {reason}: {text!r}" for reason, text in refused.samples]
+    return "\n".join(lines)
 
 
 async def _import(

@@ -47,13 +47,14 @@ def setting_options(names: Iterable[str] | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         for name in reversed(chosen):
-            function = _option(name)(function)
+            function = setting_option(name)(function)
         return config_option(function)
 
     return decorate
 
 
-def _option(name: str) -> Callable[[F], F]:
+def setting_option(name: str) -> Callable[[F], F]:
+    """The option of one setting."""
     unit = setting_extra(name)["unit"]
     default = default_text(name).strip('"')
     notes = [f"default {default}{' ' + unit if unit else ''}"] if default else []

@@ -81,7 +81,7 @@ def points_by_series(
     order = np.argsort(rrd_ids, kind="stable")
     rrd_ids, slots, values = rrd_ids[order], slots[order], values[order]
     found, first = np.unique(rrd_ids, return_index=True)
-    ends = [*first[1:].tolist(), len(rrd_ids)]
+    ends = np.append(first, len(rrd_ids))[1:].tolist()
     return {
         rrd_id: (slots[a:b], values[a:b])
         for rrd_id, a, b in zip(found.tolist(), first.tolist(), ends, strict=True)

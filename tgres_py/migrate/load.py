@@ -27,7 +27,7 @@ from tgres_py.migrate.whisper_file import (
     parse_header,
     read_file,
 )
-from tgres_py.model.retention import Archive, BundleSpec, format_retention, pairs_of
+from tgres_py.model.retention import BundleSpec, format_retention, pairs_of
 from tgres_py.storage.importing import FileMark, ImportStore
 
 # Known slots of one transaction: 8 MB of values, 12 MB of COPY stream.
@@ -188,7 +188,13 @@ class Loader:
         for first in range(0, len(imported) if finer else 0, together):
             part = imported[first : first + together]
             mine = rrd_ids[[number for number, _ in part]]
-            known = [await self._points(mine, *one) for one in finer]
+            known = [
+                points_by_series(
+                    await self._store.read_window(mine, number, archive, self._options.now_s),
+                    archive,
+                )
+                for number, archive in finer
+            ]
             for number, points in part:
                 rrd_id = int(rrd_ids[number])
                 before = [archive.get(rrd_id, NONE) for archive in known]
@@ -197,17 +203,6 @@ class Loader:
                 mixed = mixed_slots(spec, before, points, self._options.now_s)
                 for place, (archive, one) in enumerate(zip(spec.archives, mixed, strict=True)):
                     replacing.add(number, place, archive, *one)
-
-    async def _points(
-        self, rrd_ids: NDArray[np.int64], number: int, archive: Archive
-    ) -> dict[int, Points]:
-        """What the store knows of an archive, by series."""
-        end_s = self._options.now_s + archive.step_s
-        begin_s = end_s - archive.retention_s - archive.chunk_s
-        rows = await self._store.read_chunks(
-            rrd_ids, number, archive.width, begin_s, end_s, ring=archive
-        )
-        return points_by_series(rows, archive)
 
     async def _bundles_of(self, specs: list[BundleSpec]) -> NDArray[np.int32]:
         missing = [spec for spec in dict.fromkeys(specs) if spec not in self._bundle_ids]

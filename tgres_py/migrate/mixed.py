@@ -31,24 +31,48 @@ def mixed_slots(
 
     ``before``: what the store knows of each archive but the last; ``imported``: what comes, of all archives.
     """
-    out = [NONE]
+    return [replaced for replaced, _ in _climb(spec, before, imported, now_s, every=False)]
+
+
+def all_slots(
+    spec: BundleSpec, before: Sequence[Points], imported: Sequence[Points], now_s: int
+) -> list[tuple[Points, Points]]:
+    """As ``mixed_slots``, for points that come without what they roll up to: all coarse slots that they touch.
+
+    For each archive (what replaces, what only fills unknown slots): at the edge of the finer archive's reach a part of
+    what a coarse slot was made of may be gone, so a value that is there stays.
+    """
+    return _climb(spec, before, imported, now_s, every=True)
+
+
+def _climb(
+    spec: BundleSpec,
+    before: Sequence[Points],
+    imported: Sequence[Points],
+    now_s: int,
+    every: bool,
+) -> list[tuple[Points, Points]]:
+    """From archive to archive: (replacing, filling) slots of each. ``every``: also where nothing was known."""
+    out = [(NONE, NONE)]
     changed = NONE
     for number, (fine, coarse) in enumerate(zip(spec.archives, spec.archives[1:], strict=False)):
         factor = coarse.step_s // fine.step_s
         known, value = before[number]
         fresh = ~np.isin(imported[number][0], known)
         filled = imported[number][0][fresh], imported[number][1][fresh]
-        parents = np.union1d(
-            np.intersect1d(known // factor, filled[0] // factor), changed[0] // factor
-        )
-        oldest = now_s // fine.step_s - fine.size + 1
-        parents = parents[parents * factor >= oldest]
+        parents = np.unique(filled[0] // factor)
+        if not every:
+            parents = np.intersect1d(known // factor, parents)
+        parents = np.union1d(parents, changed[0] // factor)
         merged = (
             np.concatenate([filled[0], known, changed[0]]),
             np.concatenate([filled[1], value, changed[1]]),
         )
-        changed = _rolled(parents, factor, merged, spec)
-        out.append(changed)
+        slots, values = _rolled(parents, factor, merged, spec)
+        whole = slots * factor >= now_s // fine.step_s - fine.size + 1
+        replacing, filling = (slots[whole], values[whole]), (slots[~whole], values[~whole])
+        out.append((replacing, filling if every else NONE))
+        changed = (slots, values) if every else replacing
     return out
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tgres_py.model.retention import Archive
 from tgres_py.storage.port import ChunkRows
 from tgres_py.storage.postgres import PostgresStore, write_parts, write_staged
 from tgres_py.storage.queries import query
@@ -48,6 +52,14 @@ class ImportStore(PostgresStore):
             if done:
                 columns = [list(column) for column in zip(*done, strict=True)]
                 await connection.execute(query("finish_import"), *columns)
+
+    async def read_window(
+        self, rrd_ids: NDArray[np.int64], number: int, archive: Archive, now_s: int
+    ) -> ChunkRows:
+        """All rows of an archive that are within its retention."""
+        end_s = now_s + archive.step_s
+        begin_s = end_s - archive.retention_s - archive.chunk_s
+        return await self.read_chunks(rrd_ids, number, archive.width, begin_s, end_s, ring=archive)
 
     async def known_names(self, names: Sequence[str]) -> set[str]:
         """Those of the names that have a row."""
