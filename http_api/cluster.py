@@ -1,7 +1,7 @@
 """The front of a cluster: asks other nodes (tgres or graphite-web) for what they have.
 
     GET|POST PEER/render/?format=msgpack&local=1&noCache=1&from=&until=&now=&target=…
-    GET      PEER/metrics/find/?format=msgpack&local=1&query=…
+    GET      PEER/metrics/find/?format=msgpack&local=1&query=…[&from=&until=]
     GET      PEER/metrics/index.json?local=1
     GET      PEER/tags/autoComplete/tags|values, PEER/tags/findSeries  &local=1
 
@@ -101,6 +101,10 @@ class Cluster:
         self.bytes_max = bytes_max
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def names(self) -> list[str]:
+        return [peer.name for peer in self.peers]
+
     async def running(self, app: web.Application) -> AsyncIterator[None]:
         """Opens for an application, and closes at its end (one of its ``cleanup_ctx``)."""
         await self.start()
@@ -124,17 +128,20 @@ class Cluster:
 
     async def fetch(self, keys: Sequence[RemoteKey], now_s: int, points_max: int) -> Answers:
         """See query.remote.Peers."""
+        counts: dict[str, tuple[int, int]] = {}
 
         async def one(peer: Peer) -> dict[RemoteKey, list[RemoteSeries]]:
             jobs = [self._render(peer, asked, now_s, points_max) for asked in _batches(keys)]
             found: dict[RemoteKey, list[RemoteSeries]] = {}
             for answer in await asyncio.gather(*jobs):
                 found.update(answer)
+            series = [series for same in found.values() for series in same]
+            counts[peer.name] = len(series), sum(len(one.values) for one in series)
             return found
 
         answers, failed = await self._all(one)
         series = {key: [answer[key] for answer in answers if key in answer] for key in keys}
-        return Answers(series, failed)
+        return Answers(series, failed, counts)
 
     async def _render(
         self, peer: Peer, keys: Sequence[RemoteKey], now_s: int, points_max: int
@@ -151,14 +158,14 @@ class Cluster:
 
     # -- names -------------------------------------------------------------------------------
 
-    async def find(self, queries: Iterable[str]) -> dict[str, Found]:
-        """The nodes of each query that other nodes have."""
+    async def find(self, queries: Iterable[str], times: Pairs) -> dict[str, Found]:
+        """The nodes of each query that other nodes have. ``times``: from and until, as far as given."""
         wanted = list(dict.fromkeys(queries))
-        found = await asyncio.gather(*(self._find(query) for query in wanted))
+        found = await asyncio.gather(*(self._find(query, times) for query in wanted))
         return dict(zip(wanted, found, strict=True))
 
-    async def _find(self, query: str) -> Found:
-        pairs = [("local", "1"), ("format", "msgpack"), ("query", query)]
+    async def _find(self, query: str, times: Pairs) -> Found:
+        pairs = [("local", "1"), ("format", "msgpack"), ("query", query), *times]
 
         async def one(peer: Peer) -> list[RemoteNode]:
             body = await self._ask(peer, "metrics/find/", pairs)

@@ -62,13 +62,17 @@ class Find:
         self.bytes_max = settings.response_bytes_max
         self.cluster = cluster
 
-    async def elsewhere(self, queries: Sequence[str], params: Params) -> dict[str, Found]:
-        """What other nodes have of each query; nothing when ``local`` forbids to ask them."""
+    async def elsewhere(
+        self, queries: Sequence[str], params: Params, times: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Found]:
+        """What other nodes have of each query; nothing when ``local`` forbids to ask them.
+        ``times``: from and until that they are asked with.
+        """
         local = params.number("local")
         wanted = [query for query in queries if query]
         if self.cluster is None or local or not wanted:
             return {query: Found() for query in queries}
-        return {"": Found(), **await self.cluster.find(wanted)}
+        return {"": Found(), **await self.cluster.find(wanted, list(times))}
 
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
@@ -84,7 +88,7 @@ class Find:
         if wanted not in FORMATS:
             raise BadRequest(f"format: Invalid value {wanted!r}; {', '.join(FORMATS)} are served")
         pattern = _completer_query(query, variants) if wanted == "completer" else query
-        found = (await self.elsewhere([pattern], params))[pattern]
+        found = (await self.elsewhere([pattern], params, times_of(params)))[pattern]
         nodes = await self.in_thread([pattern], partial(self.nodes, pattern, found))
         if leaves_only:
             nodes = [node._replace(is_branch=False) for node in nodes if node.is_leaf]
@@ -240,16 +244,21 @@ def _completer_query(query: str, variants: bool) -> str:
 
 def _check_range(params: Params) -> int:
     """Checks from, until, tz and now; the time that counts as now."""
+    ends = dict(times_of(params))
+    if len(ends) == 2 and int(ends["from"]) > int(ends["until"]):
+        raise BadRequest("from: is later than until")
+    return now_of(params, zone_of(params))
+
+
+def times_of(params: Params) -> list[tuple[str, str]]:
+    """from and until in seconds, those that are given: what other nodes are asked with."""
     zone = zone_of(params)
     now_s = now_of(params, zone)
-    ends: list[int | None] = []
-    for name in ("from", "until"):
-        text = params.get(name)
-        given = text is not None and text != "-1"
-        ends.append(parse_at_time(text or "now", now_s, zone, name) if given else None)
-    if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
-        raise BadRequest("from: is later than until")
-    return now_s
+    return [
+        (name, str(parse_at_time(text or "now", now_s, zone, name)))
+        for name in ("from", "until")
+        if (text := params.get(name)) is not None and text != "-1"
+    ]
 
 
 def tree_json(nodes: Sequence[FindNode], query: str, wildcards: bool) -> list[dict[str, str | int]]:

@@ -5,7 +5,8 @@
 
 From it a panel says "Data is rolled up, aggregated over 1min using Average" and "Data is runtime
 consolidated". A series whose metric (tag ``name``) is one of those read has that one's entry; any
-other, a sum for example, those of all archives that its target read. Source of the names: what
+other, a sum for example, those of all archives that its target read. Of series that another node
+gave only interval and function are known; nodes that didn't answer are listed under peers-failed. Source of the names: what
 Grafana's front end reads, and metrictank's own answers.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,7 +22,7 @@ from http_api.formats import json
 from http_api.formats.look import Look
 from http_api.reply import dump_json
 from tgres_py.functions.series import Label, SeriesBlock
-from tgres_py.query.explain import leaves, retention_of
+from tgres_py.query.explain import leaves, retention_of, series_read
 from tgres_py.query.plan import Plan, PlanNode
 
 VERSION = "v0.1"
@@ -35,6 +36,16 @@ _CONSOLIDATORS = {
     "last": "LastConsolidator",
     "avg_zero": "AverageZeroConsolidator",
 }
+
+
+class Elsewhere(NamedTuple):
+    """Series of other nodes of one interval; which archives these have isn't known here."""
+
+    step_s: int
+    cf: str
+
+
+Read = int | Elsewhere  # a fetch's number, or other nodes
 
 
 def write(
@@ -63,11 +74,14 @@ def _pieces(
 ) -> Iterator[bytes]:
     numbers = {
         **stats,
-        "executeplan.points-fetch": sum(fetch.points for fetch in plan.fetches),
+        "executeplan.points-fetch": plan.points,
         "executeplan.points-return": sum(p.values.size for block in shown for p in block.parts),
-        "executeplan.series-fetch": sum(len(fetch.ids) for fetch in plan.fetches),
+        "executeplan.series-fetch": series_read(plan),
     }
-    head = {"version": VERSION, "meta": {"stats": numbers}}
+    about: dict[str, Any] = {"stats": numbers}
+    if plan.remote is not None and plan.remote.failed:
+        about["peers-failed"] = sorted(plan.remote.failed)
+    head = {"version": VERSION, "meta": about}
     yield dump_json(head)[:-1] + b',"series":'
     extras = (
         b',"meta":' + dump_json(entries)
@@ -82,31 +96,41 @@ def _entries(
     plan: Plan, target: PlanNode, before: SeriesBlock, shown: SeriesBlock
 ) -> Iterator[list[dict[str, Any]]]:
     """Of each series of a target."""
-    read_by_name: dict[str, Counter[int]] = {}
-    all_read: Counter[int] = Counter()
+    read_by_name: dict[str, Counter[Read]] = {}
+    all_read: Counter[Read] = Counter()
     for leaf in leaves(plan, target):
+        for series in plan.remote.get(leaf.remote) if plan.remote else ():
+            read = Elsewhere(series.grid.step_s, series.cf)
+            all_read[read] += 1
+            read_by_name.setdefault(series.name.partition(";")[0], Counter())[read] += 1
         for part in leaf.parts:
             all_read[part.fetch] += len(part.index)
             for place in part.index.tolist():
                 name = leaf.names[place].partition(";")[0]  # as tag name has it
                 read_by_name.setdefault(name, Counter())[part.fetch] += 1
     for (label, grid, _), (_, after, _) in zip(before.rows(), shown.rows(), strict=True):
-        read = read_by_name.get(label.tags.get("name", ""), all_read)
+        counts = read_by_name.get(label.tags.get("name", ""), all_read)
         per = after.step_s // grid.step_s if after.step_s > grid.step_s else 0
-        yield [_entry(plan, fetch, count, label, per) for fetch, count in sorted(read.items())]
+        reads: list[Read] = [*sorted(read for read in counts if isinstance(read, int))]
+        reads += sorted(read for read in counts if isinstance(read, Elsewhere))
+        yield [_entry(plan, read, counts[read], label, per) for read in reads]
 
 
-def _entry(plan: Plan, number: int, count: int, label: Label, per: int) -> dict[str, Any]:
+def _entry(plan: Plan, read: Read, count: int, label: Label, per: int) -> dict[str, Any]:
     """``per``: points that maxDataPoints made one of, 0 = none."""
-    fetch = plan.fetches[number]
-    retention = retention_of(fetch)
+    if isinstance(read, Elsewhere):
+        cf, archive, step_s, retention = read.cf, 0, read.step_s, ""
+    else:
+        fetch = plan.fetches[read]
+        cf, archive, step_s = str(fetch.bundle.cf), fetch.window.archive, fetch.step_s
+        retention = retention_of(fetch)
     return {
         "schema-name": retention,
         "schema-retentions": retention,
-        "archive-read": fetch.window.archive,
-        "archive-interval": fetch.step_s,
+        "archive-read": archive,
+        "archive-interval": step_s,
         "aggnum-norm": 1,
-        "consolidator-normfetch": _CONSOLIDATORS.get(str(fetch.bundle.cf), str(fetch.bundle.cf)),
+        "consolidator-normfetch": _CONSOLIDATORS.get(cf, cf),
         "aggnum-rc": per,
         "consolidator-rc": _CONSOLIDATORS.get(label.cf, label.cf) if per else "",
         "count": count,

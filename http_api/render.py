@@ -243,6 +243,8 @@ class Render:
             return compress_for(request, text)
 
         body, headers = await self.in_worker(work)
+        if plan.remote is not None:
+            failed_of(request).update(plan.remote.failed)
         return reply(body, headers=headers)
 
     def count(self, plan: Plan) -> None:

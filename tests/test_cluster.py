@@ -303,3 +303,61 @@ def test_special_characters_are_escaped_for_others() -> None:
     assert _target(RemoteKey("a.{b,c}.[de]*?", 0, 1)) == "a.{b,c}.[de]*?"
     tagged = 'seriesByTag("name=a", "b=~(c|d)")'
     assert _target(RemoteKey(tagged, 0, 1, by_tags=True)) == tagged
+
+
+async def test_explain_and_meta_tell_what_others_gave(
+    start: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    good = address((await start(piece(1))).server)
+    bad = await serve(failing("status"))
+    alone = await start(piece(0))
+    front = await start(piece(0), [good, bad])
+    names = [url.removeprefix("http://") for url in (good, bad)]
+    query = f"/render?target=servers.*.cpu.*&from={BASE_NOW - 600}&until={BASE_NOW}&now={BASE_NOW}"
+
+    planned = await (await front.get(f"{query}&explain=plan")).json()
+    asked = {"path": "servers.*.cpu.*", "from": BASE_NOW - 600, "until": BASE_NOW}
+    assert planned["elsewhere"] == {"peers": dict.fromkeys(names, {}), "reads": [asked]}
+
+    response = await front.get(f"{query}&explain=1")
+    assert response.headers[FAILED_HEADER] == names[1]
+    told = await response.json()
+    given = told["elsewhere"]["peers"][names[0]]
+    assert given["series"] > 0 and given["points"] == 60 * given["series"]
+    assert told["elsewhere"]["peers"][names[1]] == {"failed": True}
+    assert told["elsewhere"]["reads"] == [{**asked, **given, "intervals": [10]}]
+    assert told["targets"][0]["plan"]["elsewhere"] == given["series"]
+    own = (await (await alone.get(f"{query}&explain=1")).json())["total"]
+    assert told["total"]["series"] == own["series"] + given["series"]
+    assert told["total"]["points"] == own["points"] + given["points"]
+
+    answer = await (await front.get(f"{query}&meta=true&format=json")).json()
+    assert answer["meta"]["peers-failed"] == [names[1]]
+    assert answer["meta"]["stats"]["executeplan.series-fetch"] == told["total"]["series"]
+    entries = [entry for series in answer["series"] for entry in series["meta"]]
+    assert {entry["archive-interval"] for entry in entries} == {10}
+    assert sum(entry["schema-retentions"] == "" for entry in entries) == given["series"]
+
+
+async def test_find_asks_others_with_its_range(
+    start: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def node(request: web.Request) -> web.Response:
+        asked.append(
+            {name: value for name, value in request.query.items() if name in ("from", "until")}
+        )
+        return web.Response(body=msgpack.packb([]))
+
+    front = await start(piece(0), [await serve(node)])
+    for times in ("&from=-1h&until=now", "&until=-1min", "&from=-1", ""):
+        await front.get(f"/metrics/find?query=*&now={BASE_NOW}{times}")
+    await front.get("/metrics/expand?query=*&from=undefined")
+    assert asked == [
+        {"from": str(BASE_NOW - 3_600), "until": str(BASE_NOW)},
+        {"until": str(BASE_NOW - 60)},
+        {},
+        {},
+        {},
+    ]

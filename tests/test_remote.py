@@ -118,6 +118,7 @@ class FakePeers:
     def __init__(self, step_s: int = 10) -> None:
         self.step_s = step_s
         self.asked: list[list[RemoteKey]] = []
+        self.names = ["here:1", "there:1"]
 
     async def fetch(self, keys: Sequence[RemoteKey], now_s: int, points_max: int) -> Answers:
         self.asked.append(list(keys))

@@ -4,8 +4,11 @@
                   "plan": {"function": "scale", "range": [0, 600], "series": 3, "points": 180, "ms": 0.02,
                            "arguments": [{"path": "a.*", "found": 3, "reads": [0]}, 2.0]}}],
      "reads": [{"retention": "10s:6h", "archive": 0, "interval": 10, …, "series": 3, "points": 180, "bytes": 1440}],
+     "elsewhere": {"peers": {"b:8080": {"series": 1, "points": 60}, "c:8080": {"failed": true}},
+                   "reads": [{"path": "a.*", "from": 0, "until": 600, "series": 1, "points": 60, "intervals": [10]}]},
      "total": {"series": 3, "points": 180, "bytes": 1440}, "ms": {…}}
 
+``elsewhere``: what other nodes are asked for, where there are any, and what each gave. ``total`` counts both.
 ``windows``: where a function reads its first argument instead of over its range; ``reads`` of a path:
 places in the list of that name. ``ms`` of a function is its own time, without its arguments'. Before anything was read (explain=plan)
 there are no results and no times.
@@ -20,6 +23,7 @@ from typing import Any
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.model.retention import format_retention
 from tgres_py.query.plan import Fetch, Leaf, Plan, PlannedCall, PlanNode
+from tgres_py.query.remote import RemoteKey, RemoteReads, steps_of
 
 POINT_BYTES = 8
 
@@ -49,11 +53,13 @@ def explain(
             for text, node in zip(texts, plan.targets, strict=True)
         ],
         "reads": [_read(fetch) for fetch in plan.fetches],
-        "total": {
-            "series": sum(len(fetch.ids) for fetch in plan.fetches),
-            "points": sum(fetch.points for fetch in plan.fetches),
-            "bytes": sum(fetch.points for fetch in plan.fetches) * POINT_BYTES,
-        },
+    }
+    if plan.remote is not None:
+        out["elsewhere"] = _elsewhere(plan, plan.remote)
+    out["total"] = {
+        "series": series_read(plan),
+        "points": plan.points,
+        "bytes": plan.points * POINT_BYTES,
     }
     if seconds:
         out["ms"] = {stage: _ms(value) for stage, value in seconds.items()}
@@ -76,6 +82,35 @@ def _read(fetch: Fetch) -> dict[str, Any]:
     }
 
 
+def series_read(plan: Plan) -> int:
+    """Series that a request reads, those of other nodes among them."""
+    own = sum(len(fetch.ids) for fetch in plan.fetches)
+    return own + (plan.remote.series if plan.remote else 0)
+
+
+def _elsewhere(plan: Plan, remote: RemoteReads) -> dict[str, Any]:
+    """What other nodes are asked for, and who answered; before that, who will be asked."""
+    peers: dict[str, dict[str, Any]] = {name: {} for name in remote.peers.names}
+    for name, (series, points) in remote.counts.items():
+        peers[name] = {"series": series, "points": points}
+    for name in remote.failed:
+        peers[name] = {"failed": True}
+    return {
+        "peers": peers,
+        "reads": [_remote_read(remote, key) for key in dict.fromkeys(plan.remote_keys())],
+    }
+
+
+def _remote_read(remote: RemoteReads, key: RemoteKey) -> dict[str, Any]:
+    out: dict[str, Any] = {"path": key.expression, "from": key.from_s, "until": key.until_s}
+    if key in remote:
+        found = remote.get(key)
+        out["series"] = len(found)
+        out["points"] = sum(len(one.values) for one in found)
+        out["intervals"] = sorted(steps_of(found))
+    return out
+
+
 def retention_of(fetch: Fetch) -> str:
     """``10s:6h,1m:7d``"""
     return format_retention((archive.step_s, archive.size) for archive in fetch.bundle.archives)
@@ -87,6 +122,7 @@ def _node(plan: Plan, node: PlanNode, observed: Observed | None) -> dict[str, An
             "path": node.expression,
             "found": len(node.names),
             "reads": [part.fetch for part in node.parts],
+            **_found_elsewhere(plan, node),
             **_result(node, list(children(plan, node)), observed),
         }
     context = node.context
@@ -101,6 +137,12 @@ def _node(plan: Plan, node: PlanNode, observed: Observed | None) -> dict[str, An
     if id(node) in plan.further:
         out["further"] = [_node(plan, one, observed) for one in plan.further[id(node)][1]]
     return out
+
+
+def _found_elsewhere(plan: Plan, leaf: Leaf) -> dict[str, Any]:
+    if plan.remote is None or leaf.remote not in plan.remote:
+        return {}
+    return {"elsewhere": len(plan.remote.get(leaf.remote))}
 
 
 def _argument(plan: Plan, argument: Any, observed: Observed | None) -> Any:

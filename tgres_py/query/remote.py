@@ -11,7 +11,7 @@ made again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -44,13 +44,20 @@ class RemoteSeries:
 
 @dataclass(slots=True)
 class Answers:
-    """``series``: by key, each node's list; ``failed``: the nodes that didn't answer."""
+    """``series``: by key, each node's list; ``failed``: the nodes that didn't answer; ``counts``: how
+    many series and points each of the others gave.
+    """
 
     series: dict[RemoteKey, list[list[RemoteSeries]]]
     failed: list[str]
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Peers(Protocol):
+    @property
+    def names(self) -> list[str]:
+        """Of all other nodes, in the order of the settings."""
+
     async def fetch(self, keys: Sequence[RemoteKey], now_s: int, points_max: int) -> Answers:
         """What all other nodes have; those that fail are named. LimitExceeded: too many points."""
 
@@ -72,7 +79,12 @@ class RemoteReads:
         self.limits = limits
         self.failed: set[str] = set()
         self.points = 0
+        self.counts: dict[str, tuple[int, int]] = {}  # series and points that each node gave
         self._known: dict[RemoteKey, list[RemoteSeries]] = {}
+
+    @property
+    def series(self) -> int:
+        return sum(map(len, self._known.values()))
 
     def __contains__(self, key: RemoteKey) -> bool:
         return key in self._known
@@ -89,12 +101,14 @@ class RemoteReads:
         points_max = self.limits.query_points_max
         answers = await self.peers.fetch(wanted, self.now_s, points_max - self.points)
         self.failed.update(answers.failed)
+        for name, (series, points) in answers.counts.items():
+            before = self.counts.get(name, (0, 0))
+            self.counts[name] = before[0] + series, before[1] + points
         for key in wanted:
             self._known[key] = joined(answers.series.get(key, []))
-        series = sum(map(len, self._known.values()))
         self.points = sum(len(one.values) for found in self._known.values() for one in found)
         for what, number, setting in (
-            ("series of other nodes", series, "query_series_max"),
+            ("series of other nodes", self.series, "query_series_max"),
             ("points of other nodes", self.points, "query_points_max"),
         ):
             limit: int = getattr(self.limits, setting)
