@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import asyncpg
 import click
 import pytest
 
+from tests.rig import Rig
 from tgres_py.cli.main import VERBS, main
 from tgres_py.config import setting_fields
 from tgres_py.config_doc import (
@@ -22,7 +24,9 @@ from tgres_py.config_doc import (
     settings_table,
     with_table,
 )
+from tgres_py.model.event import Event
 from tgres_py.model.retention import bytes_per_series, make_bundle, parse_retention
+from tgres_py.storage.postgres import PostgresStore
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,20 +100,50 @@ def test_readme_s_numbers_of_memory_and_disk_are_the_code_s() -> None:
     assert f"at most {size.disk / 1e6:.1f} MB of disk" in table
 
 
-async def test_readme_s_sql_runs(database: str) -> None:
+def blocks(page: str, *languages: str) -> list[str]:
+    """The page's fenced blocks in these languages."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```(?:{'|'.join(languages)})\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+async def fill(database: str, folder: Path) -> None:
+    """The series that the documents' queries name, two hours of them, with a gap, and a deployment."""
+    now_s = int(time.time()) // 600 * 600
+    silent = range(now_s - 1_800, now_s - 1_500, 10)
+    store = PostgresStore(database)
+    await store.open()
+    rig = Rig(store, folder, make_bundle(parse_retention("10s:6h,1m:7d,10m:5y")), now_s=now_s)
+    await rig.start()
+    times = [t for t in range(now_s - 7_200, now_s, 10) if t not in silent]
+    for number, name in enumerate(
+        ("servers.web1.load", "servers.web1.requests", "servers.web2.load", "cpu.load;dc=a")
+    ):
+        rig.add((name, t, number + (t // 10) % 17) for t in times)
+    await rig.stop()
+    await store.add_event(Event("release 7", now_s - 3_600, ("deploy", "web")))
+    await store.close()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/SQL.md"])
+async def test_queries_of_the_documents_find_something(
+    page: str, database: str, tmp_path: Path
+) -> None:
+    await fill(database, tmp_path)
     statements = [
-        statement
-        for block in re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+        re.sub(r"^--.*\n", "", statement, flags=re.MULTILINE).strip()
+        for block in blocks(page, "sql")
         for statement in block.split(";\n")
-        if statement.strip()
     ]
     assert len(statements) >= 2
     connection = await asyncpg.connect(database)
     try:
-        for statement in statements:
-            await connection.fetch(statement)
-        await connection.execute("NOTIFY tgres_flush, 'servers.web1.*'")
+        for statement in filter(None, statements):
+            rows = await connection.fetch(statement)
+            if statement.startswith("SELECT"):
+                assert rows and any(v is not None for row in rows for v in row.values()), statement
     finally:
+        if page == "docs/SQL.md":  # an account belongs to all databases of the tests' server
+            await connection.execute("DROP OWNED BY analyst; DROP ROLE analyst")
         await connection.close()
 
 
