@@ -19,6 +19,7 @@ from http_api.cluster import Cluster, name_failed
 from http_api.events import Events, EventSettings
 from http_api.find import Find, FindSettings
 from http_api.functions import Functions
+from http_api.info import Info
 from http_api.json_errors import errors_as_json
 from http_api.meters import Meters, metering
 from http_api.render import Render, RenderSettings
@@ -97,6 +98,7 @@ def make_app(
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
+    _add(app, "/info", Info(source).view, "GET", "POST")
     _add_tags(app, Tags(source, settings, cluster))
     _add_events(app, Events(source, settings))
     _add(app, "/functions", functions.all, "GET")

@@ -11,7 +11,7 @@
 
 ``expr`` and ``path`` may be repeated, and be called ``expr[]`` and ``path[]``. ``limit=0`` gives nothing, a
 negative one all (autoComplete: all but so many, or nothing where there are expressions). ``from`` and
-``until`` are ignored. Errors are ``{"error": "…"}``.
+``until`` are ignored, but beside both limit=0 means that no limit is given. Errors are ``{"error": "…"}``.
 
 Decided: tagSeries makes the series, so that it can be found at once; of a name without tags the index
 knows until the server starts again. delSeries takes a series out of the index of tags until tagSeries
@@ -206,6 +206,12 @@ def _list_limit(params: Params) -> int | None:
 
 
 def _complete_limit(params: Params, searched: bool) -> int:
-    """Of autoComplete, for a slice; where expressions are searched, nothing is below 0."""
+    """Of autoComplete, for a slice; where expressions are searched, nothing is below 0.
+
+    Grafana's back end writes all its parameters, and limit=0 when none is set; graphite-web then
+    lists nothing.
+    """
     limit = params.number("limit", LIMIT_DEFAULT)
+    if limit == 0 and "from" in params and "until" in params:
+        limit = LIMIT_DEFAULT
     return max(0, limit) if searched else limit

@@ -317,7 +317,7 @@ async def test_explain_and_meta_tell_what_others_gave(
 
     planned = await (await front.get(f"{query}&explain=plan")).json()
     asked = {"path": "servers.*.cpu.*", "from": BASE_NOW - 600, "until": BASE_NOW}
-    assert planned["elsewhere"] == {"peers": dict.fromkeys(names, {}), "reads": [asked]}
+    assert planned["elsewhere"] == {"peers": {name: {} for name in names}, "reads": [asked]}
 
     response = await front.get(f"{query}&explain=1")
     assert response.headers[FAILED_HEADER] == names[1]
