@@ -15,7 +15,8 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from receivers.sink import Parse, Sink
@@ -31,6 +32,7 @@ DATAGRAM_COST_BYTES = 768
 DATAGRAMS_PER_S = 400_000
 POLL_MS = 1_000
 ROUNDS_MAX = 256
+SENDERS_MAX = 10_000  # addresses that are told apart while somebody watches
 PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
@@ -74,6 +76,8 @@ class UdpListener:
         self._queued_bytes = 0
         self._overload = 0
         self._scheduled = False
+        self._senders: Counter[str] = Counter()
+        self._watchers = 0
         self._stop, self._stopper = socket.socketpair()
         self._thread = threading.Thread(target=self._read, name=f"udp-{name}", daemon=True)
         self._thread.start()
@@ -107,6 +111,27 @@ class UdpListener:
             return self._kernel_drops
         return sum(_drops_in(table, self._inodes) for table in PROC_TABLES)
 
+    @contextmanager
+    def watched_senders(self) -> Iterator[Callable[[], Counter[str]]]:
+        """While the block runs senders are told apart: all datagrams of one emptying of the socket are
+        counted for the sender of the first. The function gives datagrams by address since its last call.
+        """
+        self._watchers += 1
+        before: Counter[str] = Counter(self._senders)
+
+        def since() -> Counter[str]:
+            nonlocal before
+            now = Counter(self._senders)
+            grown, before = now - before, now
+            return grown
+
+        try:
+            yield since
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._senders = Counter()
+
     @property
     def queued_bytes(self) -> int:
         """Read, not yet parsed."""
@@ -136,13 +161,22 @@ class UdpListener:
         """Reads until nothing is left, at most ROUNDS_MAX buffers: a flood can't keep close() waiting."""
         with suppress(OSError):  # the network is down or has no memory: the next poll tries again
             for _ in range(ROUNDS_MAX):
-                used, datagrams = kernel.drain(sock, buffer, self.limits.datagrams_max)
+                used, datagrams = self._drain(sock, buffer)
                 self.datagrams += datagrams
                 self.bytes += used
                 if used:
                     self._hand_over(bytes(buffer[:used]))
                 if used < self.limits.buffer_bytes and datagrams < self.limits.datagrams_max:
                     return
+
+    def _drain(self, sock: socket.socket, buffer: memoryview) -> tuple[int, int]:
+        if not self._watchers:
+            return kernel.drain(sock, buffer, self.limits.datagrams_max)
+        used, datagrams, host = kernel.drain_named(sock, buffer, self.limits.datagrams_max)
+        if host is not None:
+            known = host in self._senders or len(self._senders) < SENDERS_MAX
+            self._senders[host if known else "(others)"] += datagrams
+        return used, datagrams
 
     def _hand_over(self, data: bytes) -> None:
         with self._lock:

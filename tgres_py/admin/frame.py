@@ -41,7 +41,7 @@ from tgres_py.query.source import Source
 from tgres_py.storage.postgres import PostgresStore
 
 # The modules that declare verbs; each is imported when verbs are looked up.
-MODULES = ("tgres_py.admin.series",)
+MODULES = ("tgres_py.admin.eyes", "tgres_py.admin.series")
 
 Row = dict[str, Any]
 

@@ -20,6 +20,8 @@ VERBS = {
     "schema": ("tgres_py.cli.schema", "schema", "Explain retention rules."),
     "series": ("tgres_py.cli.series", "series", "List, remove, restore, rename and merge series."),
     "import": ("tgres_py.cli.import_", "import_", "Bring in whisper files, CSV or carbon lines."),
+    "top": ("tgres_py.cli.top", "top", "Show what arrives: rates by prefix and sender, refusals."),
+    "tail": ("tgres_py.cli.tail", "tail", "Show points as they arrive."),
     "blast": ("tgres_py.cli.blast", "blast", "Send load to a carbon receiver."),
 }
 

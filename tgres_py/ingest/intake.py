@@ -57,7 +57,8 @@ class Intake:
         # numbers of each run are higher than those of the runs before, even of records that are gone
         self.late_seq = journal.incarnation << 32 if journal else 0
         self.on_late: Callable[[], None] = lambda: None
-        self._reject_log = RejectLog()
+        self.rejects = RejectLog()
+        self.taps: list[Callable[[str, Parsed, str], None]] = []  # see traffic.py
         self._waiting: list[Callable[[], None]] = []
         self._paused = False
 
@@ -73,13 +74,15 @@ class Intake:
         ledger.received[receiver] += parsed.received
         if parsed.rejected:
             ledger.rejected.update(parsed.rejected)
-            self._reject_log.show(receiver, peer, parsed.samples)
+            self.rejects.show(receiver, peer, parsed.samples)
+        for tap in self.taps:
+            tap(receiver, parsed, peer)
         self.journal_names()
         if len(parsed.block):
             if self._over(HARD):
                 ledger.rejected[Reason.OVERLOAD] += len(parsed.block)
             else:
-                self._store(parsed.block, clock.now_s())
+                self._store(parsed.block, clock.now_s(), receiver, peer)
             self._paused = self._over(1)
 
     def refuse(self, receiver: str, reason: Reason, count: int) -> None:
@@ -87,7 +90,7 @@ class Intake:
         self.ledger.received[receiver] += count
         self.ledger.rejected[reason] += count
 
-    def _store(self, block: PointBlock, now_s: int) -> None:
+    def _store(self, block: PointBlock, now_s: int, receiver: str, peer: str) -> None:
         ids, times, values = block.ids, block.times, block.values
         if not self._registry.opened:
             self.add_late(ids, times, values, now_s)
@@ -106,6 +109,9 @@ class Intake:
             ):
                 if len(at):
                     ledger.rejected[reason] += len(at)
+                    name = self._registry.names(ids[at[:1]])[0].encode()
+                    sample = b"%b %r %d" % (name, float(values[at[0]]), times[at[0]])
+                    self.rejects.show(receiver, peer, [(reason, sample)])
             if len(late):
                 self.add_late(ids[late], times[late], values[late], now_s)
             taken = np.ones(len(ids), np.bool_)

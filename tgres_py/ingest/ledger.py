@@ -40,16 +40,28 @@ class Ledger:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RejectSample:
+    """One refused line. ``peer`` is empty where the sender isn't known."""
+
+    receiver: str
+    peer: str
+    line: bytes
+    at_s: float
+
+
 class RejectLog:
-    """Shows some of what was refused, at a bounded rate for each reason."""
+    """Shows some of what was refused, at a bounded rate for each reason; ``last``: the latest of each."""
 
     def __init__(self) -> None:
+        self.last: dict[Reason, RejectSample] = {}
         self._tokens: dict[Reason, tuple[float, float]] = {}
         self._unshown: Counter[Reason] = Counter()
 
     def show(self, receiver: str, peer: str, samples: list[tuple[Reason, bytes]]) -> None:
         now = clock.monotonic()
         for reason, sample in samples:
+            self.last[reason] = RejectSample(receiver, peer, sample, clock.now())
             tokens, since = self._tokens.get(reason, (SAMPLES_BURST, now))
             tokens = min(SAMPLES_BURST, tokens + (now - since) * SAMPLES_PER_S)
             if tokens < 1:

@@ -37,6 +37,23 @@ def drain_pure(sock: socket.socket, buffer: memoryview, datagrams_max: int) -> t
     return used, datagrams
 
 
+def drain_named(
+    sock: socket.socket, buffer: memoryview, datagrams_max: int
+) -> tuple[int, int, str | None]:
+    """As ``drain``, and the sender's address of the first datagram; None when there was none."""
+    try:
+        used, address = sock.recvfrom_into(buffer, DATAGRAM_BYTES_MAX)
+    except (BlockingIOError, ConnectionRefusedError):
+        return 0, 0, None
+    if used and buffer[used - 1] != 0x0A:
+        buffer[used] = 0x0A
+        used += 1
+    more, datagrams = drain(sock, buffer[used:], datagrams_max - 1)
+    # a unix socket's peer has a path or no address at all
+    host = str(address[0]) if isinstance(address, tuple) else "unix"
+    return used + more, datagrams + 1, host
+
+
 drain = drain_pure
 if NATIVE:
     with suppress(ImportError):  # built on Linux only: recvmmsg
