@@ -408,6 +408,7 @@ class Server:
             )
         self._spawn(self._serve_flush_requests(), "flush-requests")
         self._spawn(self._follow(changes), "follow")
+        self._spawn(self._serve_settle_requests(), "settle-requests")
 
     # -- tasks -------------------------------------------------------------------------------
 
@@ -464,6 +465,15 @@ class Server:
                 await self.flusher.flush_now(ids)
             except TgresError as e:
                 log.warning("flush of %r: %s", glob, e)
+
+    async def _serve_settle_requests(self) -> None:
+        """NOTIFY tgres_settle: an import wants all that came before it in the store."""
+        async for request in self.store.settle_requests():
+            try:
+                await self.flusher.settle_until(request.time_s)
+                await self.store.answer_settle(request)
+            except StoreUnavailable as e:
+                log.warning("an import waits for what is in memory: %s", e)
 
     async def _follow(self, changes: AsyncIterator[NDArray[np.int64] | None]) -> None:
         """What others do to rows of rrd: new, renamed and removed series are noticed at once."""

@@ -21,7 +21,7 @@ from tgres_py.machine import cpus
 from tgres_py.migrate.files import LeftOut, Listing, list_files
 from tgres_py.migrate.load import Options
 from tgres_py.migrate.points import PointLoader, PointsReport
-from tgres_py.migrate.target import open_target
+from tgres_py.migrate.target import open_target, settled
 from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
 from tgres_py.migrate.times import parse_time
 from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder
@@ -176,7 +176,7 @@ def _import_text(
 async def _import_points(
     settings: Settings, registry: Registry, blocks: Iterator[PointBlock], now_s: int
 ) -> PointsReport:
-    async with open_target(settings) as (_, store):
+    async with open_target(settings) as (_, store), settled(store, now_s):
         loader = PointLoader(store, registry.match_many, registry.names, now_s)
         for block in blocks:
             await loader.add(block)
@@ -207,7 +207,7 @@ async def _import(
     again: bool,
     progress: Progress,
 ) -> Outcome:
-    async with open_target(settings) as (dsn, store):
+    async with open_target(settings) as (dsn, store), settled(store, options.now_s):
         return await import_folder(
             dsn,
             store,

@@ -44,6 +44,7 @@ PRESSURE = 0.8  # share of the ring's memory from which chunks are written witho
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
+SETTLE_SEGMENTS = 8  # written together: half a second at most, and one wait for the journal
 INLINE_SLOTS = 1 << 16  # blocks up to this size are worked on in the loop's thread
 
 
@@ -235,15 +236,33 @@ class Flusher:
                 await self._flush_chunk(segment, end)
                 low = end
 
-    async def flush_until(self, segment: int, until_slot: int) -> None:
-        """Writes and frees all slots below ``until_slot``, chunk by chunk."""
+    async def settle_until(self, time_s: int) -> None:
+        """Writes and frees what is older than ``time_s``: from then on all older slots are read from the store.
+
+        So what others wrote there is seen, and an import finds all that came before. Some segments at a
+        time; others write between them. StoreUnavailable.
+        """
+        for first in range(0, self.ring.segments, SETTLE_SEGMENTS):
+            async with self._lock:
+                await self._create_series()
+                for segment in range(first, min(first + SETTLE_SEGMENTS, self.ring.segments)):
+                    until = -(-time_s // self._spec(segment).archives[0].step_s)
+                    if self.ring.floor(segment) < until:
+                        await self.flush_until(segment, until, synced=False)
+                await self._journal_synced()
+
+    async def flush_until(self, segment: int, until_slot: int, synced: bool = True) -> None:
+        """Writes and frees all slots below ``until_slot``, chunk by chunk.
+
+        ``synced=False``: the caller waits for the journal, before anything is merged below the floor.
+        """
         archive = self._spec(segment).archives[0]
         while True:
             low, high = self.ring.span(segment)
             if low == high or low >= until_slot:
                 break
             await self._flush_chunk(
-                segment, min(until_slot, (low // archive.width + 1) * archive.width)
+                segment, min(until_slot, (low // archive.width + 1) * archive.width), synced
             )
         floor = self.ring.floor(segment)
         if floor < until_slot:
@@ -253,7 +272,7 @@ class Flusher:
                 rows = await self._straddling_rows(segment, {floor}, until_slot, members)
                 if rows:
                     await self.store.write_chunks(rows)
-            await self._raise_floor(segment, until_slot)
+            await self._raise_floor(segment, until_slot, synced)
 
     @asynccontextmanager
     async def _sealed(self, segment: int, until_slot: int) -> AsyncIterator[None]:
@@ -270,7 +289,7 @@ class Flusher:
             self.ring.set_seal(segment, floor)
             raise
 
-    async def _flush_chunk(self, segment: int, until_slot: int) -> None:
+    async def _flush_chunk(self, segment: int, until_slot: int, synced: bool = True) -> None:
         """Writes the slots of one chunk below ``until_slot``, then frees them."""
         async with self._sealed(segment, until_slot):
             with self.flush_seconds.timed():
@@ -283,7 +302,7 @@ class Flusher:
             int((~np.isnan(r.dp)).sum()) for r in rows if r.archive == 0
         )
         self._noticed.pop(segment, None)
-        await self._raise_floor(segment, until_slot)
+        await self._raise_floor(segment, until_slot, synced)
         self.intake.room()
 
     async def _touch(self, rows: list[ChunkRows], step_s: int) -> None:
@@ -292,11 +311,12 @@ class Flusher:
             if block.archive == 0 and len(block):
                 await self.store.touch_series(block.rrd_id, last_known_s(block, step_s))
 
-    async def _raise_floor(self, segment: int, until_slot: int) -> None:
+    async def _raise_floor(self, segment: int, until_slot: int, synced: bool) -> None:
         self.ring.drop(segment, until_slot)
         if self.journal is not None:
             self._journal_floor(segment)
-            await self._journal_synced()
+            if synced:
+                await self._journal_synced()
 
     def _journal_floor(self, segment: int) -> None:
         assert self.journal is not None

@@ -149,6 +149,8 @@ class Loader:
         wanted = await self._bundles_of([series.spec for series in waiting])
         lived = await self._store.known_names(names)
         rrd_ids, found = await self._store.create_series(names, wanted)
+        fresh = [number for number, name in enumerate(names) if name not in lived]
+        await self._store.announce(rrd_ids[fresh])  # a running server takes these archives then
         collector = Collector()
         older: dict[BundleSpec, list[tuple[int, list[Points]]]] = {}
         marks = []

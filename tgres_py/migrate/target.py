@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,8 @@ from tgres_py.config import Settings
 from tgres_py.errors import ConfigError
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn
 from tgres_py.storage.importing import ImportStore
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -38,3 +41,22 @@ async def open_target(
         await store.close()
         if embedded is not None:
             await embedded.stop()
+
+
+@asynccontextmanager
+async def settled(store: ImportStore, now_s: int) -> AsyncIterator[None]:
+    """Around an import of slots up to that of ``now_s``, beside running servers or not.
+
+    Before it they put what they hold of this time into the store: only there it can be told what is known. After it
+    once more, for series that they made meanwhile: what was imported for these would stay hidden behind their rings.
+    """
+    for_all_steps_s = now_s + 1
+    if not await store.settle(for_all_steps_s):
+        log.warning(
+            "a running server gave no answer: coarse slots around its first points may lack a part"
+        )
+    yield
+    if not await store.settle(for_all_steps_s):
+        log.warning(
+            "a running server gave no answer: it shows what was imported after its next flush"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,8 +12,17 @@ from numpy.typing import NDArray
 
 from tgres_py.model.retention import Archive
 from tgres_py.storage.port import ChunkRows
-from tgres_py.storage.postgres import PostgresStore, write_parts, write_staged
+from tgres_py.storage.postgres import (
+    SERVER_LOCK,
+    SETTLE_CHANNEL,
+    SETTLED_CHANNEL,
+    PostgresStore,
+    write_parts,
+    write_staged,
+)
 from tgres_py.storage.queries import query
+
+SETTLE_TIMEOUT_S = 300.0  # a million series take about 10 s
 
 
 class FileMark(NamedTuple):
@@ -52,6 +63,34 @@ class ImportStore(PostgresStore):
             if done:
                 columns = [list(column) for column in zip(*done, strict=True)]
                 await connection.execute(query("finish_import"), *columns)
+
+    async def settle(self, time_s: int) -> bool:
+        """Asks running servers to put what is older than ``time_s`` into the store, and to read it from there.
+
+        Returns when they have, or when there are none; False when one didn't answer within SETTLE_TIMEOUT_S.
+        """
+        async with self._pool.use() as connection:
+            servers = await connection.fetchval(query("count_servers"), SERVER_LOCK)
+            if not servers:
+                return True
+            token = secrets.token_hex(8)
+            answered = asyncio.Semaphore(0)
+
+            def on_notify(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+                if payload == token:
+                    answered.release()
+
+            await connection.add_listener(SETTLED_CHANNEL, on_notify)
+            try:
+                await connection.execute(query("notify"), SETTLE_CHANNEL, f"{time_s} {token}")
+                async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                    for _ in range(servers):
+                        await answered.acquire()
+            except TimeoutError:
+                return False
+            finally:
+                await connection.remove_listener(SETTLED_CHANNEL, on_notify)
+        return True
 
     async def read_window(
         self, rrd_ids: NDArray[np.int64], number: int, archive: Archive, now_s: int

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tgres_py.errors import StoreUnavailable
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
+from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest
 
 _Key = tuple[int, int, int]  # rrd_id, archive, n
 
@@ -232,6 +232,14 @@ class MemoryStore:
         """What ``NOTIFY tgres_flush, 'glob'`` is to PostgreSQL."""
         for queue in self._requests:
             queue.put_nowait(glob)
+
+    async def settle_requests(self) -> AsyncIterator[SettleRequest]:
+        """None come: nobody else has this store."""
+        await asyncio.Event().wait()
+        yield SettleRequest(0, "")
+
+    async def answer_settle(self, request: SettleRequest) -> None:
+        pass
 
     async def flush_requests(self) -> AsyncIterator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue()

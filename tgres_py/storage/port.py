@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,13 @@ class ServerState:
 
     journal_id: str
     late_seq: int
+
+
+class SettleRequest(NamedTuple):
+    """Somebody who imports asks the servers to put what is older than ``time_s`` into the store."""
+
+    time_s: int
+    token: str
 
 
 class Store(Protocol):
@@ -145,3 +152,12 @@ class Store(Protocol):
         None: any row may have changed. It comes first, when the listening begins, and whenever a
         connection was lost. Reconnects by itself.
         """
+
+    def settle_requests(self) -> AsyncIterator[SettleRequest]:
+        """Requests of imports (NOTIFY tgres_settle), for ever. Reconnects by itself.
+
+        While it listens the store shows that a server is there.
+        """
+
+    async def answer_settle(self, request: SettleRequest) -> None:
+        """Tells who asked that it is done."""

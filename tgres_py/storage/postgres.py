@@ -24,7 +24,7 @@ from tgres_py.model.retention import (
 from tgres_py.storage import copy_binary
 from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState
+from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest
 from tgres_py.storage.queries import query
 from tgres_py.storage.series_names import CHANNEL, SeriesNames, parse_payload, tags_json
 
@@ -41,6 +41,9 @@ PING_TIMEOUT_S = 2.0
 LOAD_TIMEOUT_S = 600.0
 LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
+SETTLE_CHANNEL = "tgres_settle"
+SETTLED_CHANNEL = "tgres_settled"
+SERVER_LOCK = 0x746772657301  # shared by every server that listens on SETTLE_CHANNEL
 NOTICES_MAX = 1_000
 EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
@@ -49,7 +52,7 @@ class PostgresStore(SeriesNames):
     """Implements ``port.Store`` on any PostgreSQL from 14.
 
     Reads and new series share ``pool_size`` connections, chunks are written through one of their own,
-    flush requests and changes of series are listened to on two others. A lost connection is made anew by the next call; the
+    flush requests, changes of series and settle requests are listened to on three others. A lost connection is made anew by the next call; the
     caller repeats what failed.
     """
 
@@ -238,13 +241,26 @@ class PostgresStore(SeriesNames):
             async for text in texts:
                 yield None if text is None else parse_payload(text)
 
-    async def _notices(self, channel: str) -> AsyncGenerator[str | None, None]:
+    async def settle_requests(self) -> AsyncIterator[SettleRequest]:
+        async with aclosing(self._notices(SETTLE_CHANNEL, SERVER_LOCK)) as texts:
+            async for text in texts:
+                time_s, _, token = (text or "").partition(" ")
+                if time_s.isdecimal():
+                    yield SettleRequest(int(time_s), token)
+
+    async def answer_settle(self, request: SettleRequest) -> None:
+        async with self._pool.use() as connection:
+            await connection.execute(query("notify"), SETTLED_CHANNEL, request.token)
+
+    async def _notices(
+        self, channel: str, lock: int | None = None
+    ) -> AsyncGenerator[str | None, None]:
         """Payloads of a channel, for ever; None when a connection begins to listen, so that what came
-        before may be unknown."""
+        before may be unknown. ``lock``: an advisory lock to share while it listens."""
         delay_s = LISTEN_BACKOFF_S[0]
         while True:
             try:
-                async with aclosing(self._listen(channel)) as texts:
+                async with aclosing(self._listen(channel, lock)) as texts:
                     async for text in texts:
                         delay_s = LISTEN_BACKOFF_S[0]
                         yield text
@@ -253,7 +269,7 @@ class PostgresStore(SeriesNames):
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LISTEN_BACKOFF_S[1])
 
-    async def _listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+    async def _listen(self, channel: str, lock: int | None) -> AsyncGenerator[str | None, None]:
         """None, then what comes over one connection; StoreUnavailable when it is lost."""
         connection = await self._connector.connect()
         # A dict keeps order and holds each payload once, however often it comes.
@@ -270,6 +286,8 @@ class PostgresStore(SeriesNames):
         try:
             await connection.add_listener(channel, on_notify)
             connection.add_termination_listener(lambda _connection: woken.set())
+            if lock is not None:
+                await connection.execute("SELECT pg_advisory_lock_shared($1)", lock)
             yield None
             while True:
                 try:

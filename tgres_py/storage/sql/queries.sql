@@ -30,6 +30,16 @@ WHERE excluded.start_s > t.start_s
    OR excluded.start_s = t.start_s AND array_position(t.dp, 'NaN') IS NOT NULL
       AND excluded.dp <> t.dp
 
+-- name: notify
+SELECT pg_notify($1, $2)
+
+-- name: count_servers
+-- Servers that share the advisory lock $1 while they listen.
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND classid::bigint << 32 | objid::bigint = $1
+
 -- name: known_names
 SELECT name FROM rrd WHERE name = any($1::text[])
 
