@@ -104,7 +104,7 @@ class Flusher:
         self._pressed = False  # whether memory was short at the last look
         self._doubt: tuple[int, Merge] | None = None  # number and outcome of a merge not confirmed
         self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
+        self.lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
         self._last_checkpoint = clock.monotonic()
         intake.on_late = self._note_late
 
@@ -147,7 +147,7 @@ class Flusher:
 
     async def tick(self) -> None:
         """All that is due now."""
-        async with self._lock:
+        async with self.lock:
             await self._create_series()
             await self._merge_late()
             for segment in range(self.ring.segments):
@@ -399,7 +399,7 @@ class Flusher:
         StoreUnavailable when the store is needed and away.
         """
         if self.intake.late and self.registry.opened:
-            async with self._lock:
+            async with self.lock:
                 await self._create_series()
                 await self._merge_late(at_once=True)
 
@@ -525,7 +525,7 @@ class Flusher:
 
     async def flush_now(self, ids: Ids | None = None) -> None:
         """Writes all that is in memory as partial chunks (of some series only); nothing is freed."""
-        async with self._lock:
+        async with self.lock:
             await self._create_series()
             await self._merge_late(at_once=True)
             if ids is None:
@@ -544,7 +544,7 @@ class Flusher:
         if journal is None:
             return
         self._last_checkpoint = clock.monotonic()
-        async with self._lock:  # no late points are on their way
+        async with self.lock:  # no late points are on their way
             number = journal.rotate()
             for late in self.intake.late:
                 journal.append(
@@ -559,7 +559,7 @@ class Flusher:
             journal.append(Record(Kind.ROWS, ids, self.registry.rrd_id[ids]))
             await asyncio.sleep(0)
         for segment in range(self.ring.segments):
-            async with self._lock:
+            async with self.lock:
                 self._journal_floor(segment)
                 self._journal_image(segment)
             await asyncio.sleep(0)

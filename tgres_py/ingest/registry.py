@@ -49,6 +49,7 @@ class Former(NamedTuple):
     rrd_id: int
     segment: int
     column: int
+    at: float  # clock.monotonic()
 
 
 class Places(NamedTuple):
@@ -245,13 +246,17 @@ class Registry:
 
     # -- series that move to another bundle ----------------------------------------------------
 
-    def destination(self, bundle: int, floor_s: int, wanted: int) -> int:
-        """A segment with room for series that move to a bundle; its floor may have risen meanwhile.
+    def destination(self, bundle: int, floor_s: int, wanted: int, least_s: int) -> int:
+        """A segment with room for series that move to a bundle, its floor not below ``least_s``.
 
         ``floor_s``, ``wanted``: time of the floor and number of series, should a new one be needed.
         """
         segment = self._destination.get(bundle, -1)
-        if segment < 0 or self.ring.used(segment) == self.ring.capacity(segment):
+        if (
+            segment < 0
+            or self.ring.used(segment) == self.ring.capacity(segment)
+            or self.floor_s(segment) < least_s
+        ):
             floor = -(-floor_s // self.bundle_specs[bundle].archives[0].step_s)
             segment = self._new_segment(bundle, floor, wanted)
             self._destination[bundle] = segment
@@ -279,6 +284,7 @@ class Registry:
             self.rrd_id[ids].tolist(),
             segments.tolist(),
             columns.tolist(),
+            [clock.monotonic()] * len(ids),
             strict=True,
         )
         self._forget_former()
@@ -296,11 +302,10 @@ class Registry:
     def _forget_former(self) -> None:
         now = clock.monotonic()
         while self._moved and now - self._moved[0][0] > FORMER_S:
-            _, ids = self._moved.pop(0)
-            again = {id for _, later in self._moved for id in later} if self._moved else set()
-            for id in ids:
-                if id not in again:
-                    self._former.pop(id, None)
+            moved_at, ids = self._moved.pop(0)
+            for id_ in ids:
+                if self._former[id_].at <= moved_at:
+                    del self._former[id_]
 
     def places(self, ids: Ids, spec: BundleSpec | None = None) -> Places:
         """Where series of one bundle are read. ``spec``: the bundle that the caller knows them by; those
@@ -314,14 +319,16 @@ class Registry:
         for at in np.flatnonzero(self.bundle_of[ids] != bundle).tolist():
             former = self._former.get(int(ids[at]))
             if former is not None and former.bundle == bundle:
-                rrd_ids[at], segments[at], columns[at] = former[1:]
+                rrd_ids[at], segments[at], columns[at] = former[1:4]
             else:
                 segments[at] = -1
         return Places(spec, segments, columns, rrd_ids)
 
     def _new_segment(self, bundle: int, floor: int, wanted: int) -> int:
         spec = self.bundle_specs[bundle]
-        size = max(self._bundle_count[bundle], wanted, SEGMENT_SERIES_MIN)
+        # segments that begin at a floor get series that are known already, not ever more new ones
+        count = self._bundle_count[bundle] if floor == FLOOR_NONE else 0
+        size = max(count, wanted, SEGMENT_SERIES_MIN)
         capacity = min(SEGMENT_SERIES_MAX, 1 << (size - 1).bit_length())
         segment = self.ring.add_segment(
             spec.archives[0].step_s,

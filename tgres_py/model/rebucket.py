@@ -8,7 +8,8 @@ For each slot of a new archive one old archive is asked, the first of these that
          equal step   copied
          finer        rolled up by the new CF and xFilesFactor, archive by archive as whisper would have done
                       (steps that don't divide: a slot belongs where it begins)
-         coarser      its value stands in the slot that holds its time; the slots between are unknown
+         coarser      its value stands in the slot that holds its time; the slots between are unknown. Not where a
+                      finer archive knows any part of the coarse slot: what is a gap there stays one
     3. the same for slots that reach beyond what the old archive covers
 
 A finer archive that knows some slots but too few for the xFilesFactor makes the new slot unknown, as the new
@@ -74,8 +75,8 @@ def rebucket(old: BundleSpec, new: BundleSpec, sources: Sequence[Slots], now_s: 
     reach = [oldest_slot(archive, now_s) for archive in old.archives]
     cut = [_cut(slots, oldest) for slots, oldest in zip(sources, reach, strict=True)]
     levels = [
-        _levels(archive, slots, new, now_s)
-        for archive, slots in zip(old.archives, cut, strict=True)
+        _levels(archive, slots, finer, new, now_s)
+        for archive, slots, finer in zip(old.archives, cut, _known_finer(old, cut), strict=True)
     ]
     n_series = sources[0].values.shape[1]
     out = []
@@ -106,13 +107,45 @@ def _cut(slots: Slots, oldest: int) -> Slots:
     return Slots(slots.first + skip, slots.values[skip:])
 
 
-def _levels(archive: Archive, slots: Slots, new: BundleSpec, now_s: int) -> list[_Level]:
+def _known_finer(old: BundleSpec, sources: Sequence[Slots]) -> list[Bools]:
+    """For each slot of each old archive: whether a finer one knows any part of it."""
+    found = [np.zeros(sources[0].values.shape, np.bool_)]
+    first, known = sources[0].first, ~np.isnan(sources[0].values)  # of all archives so far
+    for number, slots in enumerate(sources[1:], 1):
+        factor = old.archives[number].step_s // old.archives[number - 1].step_s
+        first, known = first // factor, _any_of_groups(first, known, factor)
+        if len(slots.values) == 0 or len(known) == 0:
+            found.append(np.zeros(slots.values.shape, np.bool_))
+            if len(slots.values):
+                first, known = slots.first, ~np.isnan(slots.values)
+            continue
+        low, high = min(first, slots.first), max(first + len(known), slots.end)
+        wide = np.zeros((high - low, known.shape[1]), np.bool_)
+        wide[first - low : first - low + len(known)] = known
+        own = slice(slots.first - low, slots.end - low)
+        found.append(wide[own].copy())
+        wide[own] |= ~np.isnan(slots.values)
+        first, known = low, wide
+    return found
+
+
+def _any_of_groups(first: int, known: Bools, factor: int) -> Bools:
+    """Whether any of each group of ``factor`` slots is known; the first group is that of slot ``first``."""
+    padded = np.pad(known, ((first % factor, -(first + len(known)) % factor), (0, 0)))
+    grouped: Bools = np.logical_or.reduce(padded.reshape(-1, factor, known.shape[1]), axis=1)
+    return grouped
+
+
+def _levels(
+    archive: Archive, slots: Slots, known_finer: Bools, new: BundleSpec, now_s: int
+) -> list[_Level]:
     """What an old archive's slots come to in each new archive."""
     levels: list[_Level] = []
     rolled: _Level | None = None
     for number, target in enumerate(new.archives):
         if target.step_s < archive.step_s:
-            levels.append(_spread(slots, archive.step_s, target, now_s))
+            alone = Slots(slots.first, np.where(known_finer, np.nan, slots.values))
+            levels.append(_spread(alone, archive.step_s, target, now_s))
             continue
         if rolled is None:
             rolled = _grouped(slots, archive.step_s, target.step_s, new)
@@ -151,11 +184,10 @@ def _rolled(level: _Level, factor: int, new: BundleSpec) -> _Level:
     first = level.first // factor
     before = level.first - first * factor
     after = -level.end % factor
-    values, known = level.values, level.known
+    values = level.values
     if before or after:
         values = np.pad(values, ((before, after), (0, 0)), constant_values=np.nan)
-        known = np.pad(known, ((before, after), (0, 0)))
-    any_known = np.logical_or.reduce(known.reshape(-1, factor, known.shape[1]), axis=1)
+    any_known = _any_of_groups(level.first, level.known, factor)
     return _Level(first, rollup(values, factor, new.cf, new.xff), any_known)
 
 

@@ -26,6 +26,7 @@ from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
 from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest
 from tgres_py.storage.queries import query
+from tgres_py.storage.retention_jobs import RetentionJobs
 from tgres_py.storage.series_names import CHANNEL, SeriesNames, parse_payload, tags_json
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ NOTICES_MAX = 1_000
 EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
 
-class PostgresStore(SeriesNames):
+class PostgresStore(SeriesNames, RetentionJobs):
     """Implements ``port.Store`` on any PostgreSQL from 14.
 
     Reads and new series share ``pool_size`` connections, chunks are written through one of their own,

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 
 # Files of statements; those that are numbered are migrations.
-FILES = ("queries.sql", "names.sql")
+FILES = ("queries.sql", "names.sql", "retention.sql")
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
