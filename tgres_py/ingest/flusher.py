@@ -171,7 +171,7 @@ class Flusher:
 
     async def create_rows(self) -> None:
         """Makes the rows of all series that have none yet. StoreUnavailable."""
-        async with self._lock:
+        async with self.lock:
             await self._create_series()
 
     async def _create_series(self) -> None:
