@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from contextlib import suppress
 
 from tgres_py.errors import ConfigError
@@ -49,7 +51,42 @@ def _bind(family: int, kind: socket.SocketKind, host: str, port: int) -> socket.
     return sock
 
 
+def bind_unix(what: str, path: str, mode: str, kind: socket.SocketKind) -> socket.socket:
+    """A bound, non-blocking unix socket (a stream one listens); ``mode``: octal file mode, empty = the umask decides.
+
+    A socket file that nobody listens on any more is replaced. ConfigError when it can't be bound, or somebody does.
+    """
+    sock = socket.socket(socket.AF_UNIX, kind)
+    try:
+        _remove_stale(path, kind)
+        sock.bind(path)
+        if mode:
+            os.chmod(path, int(mode, 8))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"{what}: can't listen on {path}: {error.strerror or error}") from None
+    return sock
+
+
+def _remove_stale(path: str, kind: socket.SocketKind) -> None:
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError("a file of that name is there, and is no socket")
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise OSError("another process listens there")
+
+
 def address_of(sock: socket.socket) -> tuple[str, int]:
-    """(host, port) that a socket is bound to."""
+    """(host, port) that a socket is bound to; of a unix socket (path, 0)."""
+    if sock.family == socket.AF_UNIX:
+        return str(sock.getsockname()), 0
     host, port = sock.getsockname()[:2]
     return str(host), int(port)

@@ -1,7 +1,7 @@
 """statsd's wire: datagrams and streams to an Aggregator (what becomes of it: statsd_flush.py).
 
     datagram  = line { LF line }       UTF-8; UDP, and a unix datagram socket beside it; the last line needs no LF
-    stream    = { line LF }            TCP, ASCII: the eighth bit of each byte is dropped; what follows the last LF waits for
+    stream    = { line LF }            TCP or a unix stream socket, ASCII: the eighth bit of each byte is dropped; what follows the last LF waits for
                                        the next read, and is dropped when the connection ends
     line      tgres_py/statsd/parser.py, up to LINE_BYTES_MAX; a longer one is a bad line
 
@@ -12,14 +12,12 @@ of npm statsd 0.9.0.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 from receivers import tcp, udp
 from receivers.sink import Data, NameRegistry, Sink, WireFormat
-from receivers.sockets import bind_all
+from receivers.sockets import bind_all, bind_unix
 from tgres_py.errors import ConfigError
 from tgres_py.model.points import Parsed, empty_block
 from tgres_py.statsd.aggregate import Aggregator
@@ -82,11 +80,11 @@ class StatsdReceiver:
         sockets = bind_all(name, host, port, socket.SOCK_DGRAM)
         if path:
             try:
-                sockets.append(_bind_unix(path, mode))
-            except OSError as error:
+                sockets.append(bind_unix(name, path, mode, socket.SOCK_DGRAM))
+            except ConfigError:
                 for sock in sockets:
                     sock.close()
-                raise ConfigError(f"{name}: can't listen on {path}: {error.strerror}") from None
+                raise
         parse = _DatagramParser(self.aggregator)
         listener = udp.UdpListener(name, parse, StatsdSink(self._sink), limits, sockets)
         parse.listener = listener
@@ -95,8 +93,21 @@ class StatsdReceiver:
     async def listen_tcp(
         self, name: str, host: str, port: int, limits: tcp.TcpLimits, totals: tcp.Totals
     ) -> tcp.TcpListener:
-        wire = WireFormat(self._parse_stream, _drop, lambda rest: len(rest) + 1)
-        return await tcp.start(name, host, port, wire, StatsdSink(self._sink), limits, totals)
+        return await tcp.start(
+            name, host, port, self._wire(), StatsdSink(self._sink), limits, totals
+        )
+
+    async def listen_unix(
+        self, name: str, path: str, mode: str, limits: tcp.TcpLimits, totals: tcp.Totals
+    ) -> tcp.TcpListener:
+        """Takes streams on a unix socket; ``mode``: octal file mode."""
+        sock = bind_unix(name, path, mode, socket.SOCK_STREAM)
+        listener = tcp.TcpListener(name, self._wire(), StatsdSink(self._sink), limits, totals)
+        await listener.listen([sock])
+        return listener
+
+    def _wire(self) -> WireFormat:
+        return WireFormat(self._parse_stream, _drop, lambda rest: len(rest) + 1)
 
     def _parse_stream(self, data: Data, now_s: int, registry: NameRegistry) -> Parsed:
         text = bytes(data).translate(_SEVEN_BITS)
@@ -109,18 +120,3 @@ class StatsdReceiver:
 def _drop(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
     """The end of a stream: a line without its LF is lost, as it is with etsy."""
     return Parsed(empty_block())
-
-
-def _bind_unix(path: str, mode: str) -> socket.socket:
-    with suppress(FileNotFoundError):
-        os.unlink(path)  # of a run before; a socket file can't be bound twice
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        sock.bind(path)
-        if mode:
-            os.chmod(path, int(mode, 8))
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock

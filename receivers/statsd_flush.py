@@ -23,6 +23,7 @@ from tgres_py import clock
 from tgres_py.model.points import Ids, Parsed, PointBlock, Reason, Times, Values
 from tgres_py.statsd.aggregate import Aggregator, Timed
 from tgres_py.statsd.flush import FlushNumbers, Plan
+from tgres_py.statsd.settings import StatsdSettings
 
 log = logging.getLogger("tgres.statsd")
 
@@ -89,6 +90,11 @@ class StatsdFlush:
                     self.aggregator.settings.setExactMax,
                 )
         return len(ids) + len(timed)
+
+    async def reconfigure(self, settings: StatsdSettings) -> None:
+        """Other names and numbers from the next flush on."""
+        async with self._lock:
+            self.numbers = self.numbers.with_settings(settings)
 
     async def _resolved(self, plan: Plan) -> tuple[Ids, Counter[Reason]]:
         """Ids of all numbers of a plan, below 0 where refused."""

@@ -10,6 +10,7 @@ selector loops, uvloop), not one that holds on to it while it waits (Windows' pr
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -82,7 +83,9 @@ class TcpListener:
         self._sockets = sockets
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._servers.append(await loop.create_server(lambda: Connection(self), sock=sock))
+            unix = sock.family == socket.AF_UNIX
+            create = loop.create_unix_server if unix else loop.create_server
+            self._servers.append(await create(lambda: Connection(self), sock=sock))
         if self.limits.idle_s > 0:
             self._schedule_idle_check(loop)
 
@@ -92,6 +95,9 @@ class TcpListener:
             self._last_accepted += _accept_waiting(sock)
         for server in self._servers:
             server.close()
+        if self.address[1] == 0:  # a unix socket's file
+            with suppress(OSError):
+                os.unlink(self.address[0])
 
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Reads until nothing more comes (or the time is over), then closes the connections."""

@@ -145,12 +145,20 @@ def test_values_that_javascript_bends_are_bent_alike() -> None:
     ]
 
 
-def test_a_changed_table_waits_for_a_restart(tmp_path: Path) -> None:
+def test_of_a_changed_table_most_is_taken_over_and_the_rest_is_named(tmp_path: Path) -> None:
     before = loaded(tmp_path, "[statsd]\nflushInterval = 1000\n")
-    (tmp_path / "t.toml").write_text("xff = 0.7\n[statsd]\nflushInterval = 2000\n")
+    (tmp_path / "t.toml").write_text(
+        "xff = 0.7\n[statsd]\nflushInterval = 2000\npercentThreshold = 50\nhealthStatus = 'down'\n"
+        "keyFlush = { interval = 5, percent = 7 }\nservers = [{ server = './servers/tcp' }]\n"
+    )
     after, waiting = before.reload()
-    assert waiting == ["[statsd]"]
+    assert waiting == [
+        f"[statsd] {n}" for n in ("flushInterval", "keyFlush.interval", "healthStatus", "servers")
+    ]
     assert (after.statsd_table.flushInterval, after.xff) == (1000, 0.7)
+    assert after.statsd_table.percentThreshold == (50.0,)
+    assert after.statsd_table.keyFlush == KeyFlush(0, 7)
+    assert after.statsd_servers == before.statsd_servers
 
 
 # -- JavaScript's literals -----------------------------------------------------------------------

@@ -23,6 +23,10 @@ INSPECTED = [
     json.loads(line)
     for line in (Path(__file__).parent / "data" / "statsd_inspect.jsonl").read_text().splitlines()
 ]
+CONFIGS = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data/statsd/config.jsonl").read_text().splitlines()
+]
 
 
 @pytest.mark.parametrize("case", INSPECTED, ids=[str(i) for i in range(len(INSPECTED))])
@@ -106,15 +110,16 @@ def test_deletes_names_and_folders() -> None:
     assert (aggregator.gauges(), aggregator.timers()) == ({}, {})
 
 
-def test_config_shows_what_is_set() -> None:
-    of, _ = management(
-        percentThreshold=[50, 99.9], deleteIdleStats=True, graphite={"globalSuffix": "h"}
-    )
-    text = ask(of, "config")
-    assert text.startswith("\nflushInterval: 10000\n")
-    assert "percentThreshold > 0: 50\npercentThreshold > 1: 99.9\n" in text
-    assert "deleteIdleStats: true\n" in text and "graphite > globalSuffix: h\n" in text
-    assert "keysMax" not in text
+@pytest.mark.parametrize("case", CONFIGS, ids=str)
+def test_config_shows_what_etsys_daemon_shows(case: dict[str, Any]) -> None:
+    of = Management(Aggregator(from_table(case["config"])), case["config"])
+    assert ask(of, "config") == case["text"]
+
+
+def test_counters_are_shown_in_the_order_in_which_they_came() -> None:
+    of, aggregator = management("z:1|ms\ny:1|g\nb:1|c\na:1|c\nz:1|c\ny:1|c")
+    assert list(aggregator.counters())[3:] == ["b", "a", "z", "y"]
+    assert ask(of, "gauges") == "{ y: 1 }\nEND\n\n"
 
 
 def test_a_report_lists_the_most_frequent_keys_first() -> None:

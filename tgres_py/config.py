@@ -53,7 +53,7 @@ from tgres_py.statsd.listen import (
     StatsdServer,
     listen_from_table,
 )
-from tgres_py.statsd.settings import StatsdSettings
+from tgres_py.statsd.settings import StatsdSettings, reloaded
 from tgres_py.statsd.settings import from_table as statsd_from_table
 
 ENV_PREFIX = "TGRES_"
@@ -343,6 +343,7 @@ class Settings(BaseModel):
     # The TOML file's [statsd] table: how statsd counts, and its list ``servers``.
     statsd_table: StatsdSettings = Field(StatsdSettings(), exclude=True)
     statsd_servers_table: tuple[StatsdServer, ...] = Field((), exclude=True)
+    statsd_given_table: dict[str, Any] = Field({}, exclude=True)  # as it was written
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _sources: Sources | None = PrivateAttr(default=None)
@@ -412,10 +413,12 @@ class Settings(BaseModel):
         fresh = load(self._sources.config_file, self._sources.options, self._sources.environ)
         changed = {n for n in setting_fields() if getattr(fresh, n) != getattr(self, n)}
         waiting = sorted(n for n in changed if not is_reloadable(n))
-        kept = [*waiting, "statsd_table", "statsd_servers_table"]
-        if any(getattr(fresh, n) != getattr(self, n) for n in kept[-2:]):
-            waiting.append("[statsd]")
-        return fresh.model_copy(update={n: getattr(self, n) for n in kept}), waiting
+        kept: dict[str, Any] = {n: getattr(self, n) for n in (*waiting, "statsd_servers_table")}
+        kept["statsd_table"], waiting_statsd = reloaded(self.statsd_table, fresh.statsd_table)
+        if fresh.statsd_servers_table != self.statsd_servers_table:
+            waiting_statsd.append("servers")
+        waiting += [f"[statsd] {name}" for name in waiting_statsd]
+        return fresh.model_copy(update=kept), waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,7 +541,10 @@ def _from_statsd(table: dict[str, Any], origin: str) -> dict[str, Any]:
     where = f"{origin}: statsd"
     listen = listen_from_table(table, where)
     rest = {k: v for k, v in table.items() if k not in LISTEN_KEYS}
-    values: dict[str, Any] = {"statsd_table": statsd_from_table(rest, where)}
+    values: dict[str, Any] = {
+        "statsd_table": statsd_from_table(rest, where),
+        "statsd_given_table": table,
+    }
     if listen.servers:
         values["statsd_servers_table"] = listen.servers
     if listen.address:

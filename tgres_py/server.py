@@ -12,7 +12,6 @@ import asyncio
 import logging
 import signal
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -25,9 +24,8 @@ from http_api.app import make_app
 from http_api.cluster import Cluster
 from http_api.listen import HttpListener
 from http_api.meters import Meters
-from receivers import carbon_line, carbon_pickle, statsd_mgmt, tcp, udp
-from receivers.statsd import StatsdReceiver
-from receivers.statsd_flush import StatsdFlush
+from receivers import carbon_line, carbon_pickle, tcp, udp
+from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py import clock, metrics
 from tgres_py.admin.frame import Admin, AdminVerbs
 from tgres_py.config import Settings
@@ -48,9 +46,7 @@ from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.query.source import FindNode
-from tgres_py.statsd.aggregate import Aggregator
-from tgres_py.statsd.key_report import key_report
-from tgres_py.statsd.mgmt import Management
+from tgres_py.statsd.steps import StepCheck
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
 from tgres_py.storage.postgres import PostgresStore
@@ -218,8 +214,9 @@ class Server:
         self.follower: Follower
         self.source: ServerSource
         self.listeners: dict[str, Listener] = {}
-        self.statsd: StatsdReceiver | None = None
-        self.statsd_flush: StatsdFlush | None = None
+        self.statsd: StatsdService | None = None
+        self._statsd_steps: StepCheck
+        self._statsd_unchecked: list[Ids] = []
         self.recovered: Recovered | None = None
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
@@ -327,42 +324,36 @@ class Server:
             await self.http.start(*settings.http)
             log.info("http listens on %s:%d", *self.http.address)
         for name, opened in self.listeners.items():
-            log.info("%s listens on %s:%d", name, *opened.address)
+            where, port = opened.address  # a unix socket has a path and no port
+            log.info("%s listens on %s", name, f"{where}:{port}" if port else where)
 
     async def _start_statsd(self, tcp_limits: tcp.TcpLimits, totals: tcp.Totals) -> None:
         settings, table = self.settings, self.settings.statsd_table
-        self.statsd = StatsdReceiver(Aggregator(table, clock.now_s()), self.intake)
-        udp_limits = udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes)
-        unix = (table.socket, table.socket_mod)
-        for number, server in enumerate(settings.statsd_servers):
-            name = "statsd" if server.transport == "udp" else "statsd_tcp"
-            if name in self.listeners:
-                name = f"{name}{number}"
-            opened: Listener
-            if server.socket:
-                raise ConfigError(
-                    f"statsd: {server.socket}: unix stream sockets aren't served; setting socket of "
-                    "[statsd] opens one for datagrams"
-                )
-            if server.transport == "udp":
-                opened = await self.statsd.listen_udp(
-                    name, server.host, server.port, udp_limits, *unix
-                )
-                unix = ("", "")
-            else:
-                opened = await self.statsd.listen_tcp(
-                    name, server.host, server.port, tcp_limits, totals
-                )
-            self.listeners[name] = opened
-        if settings.statsd_mgmt:
-            self.listeners["statsd_mgmt"] = await statsd_mgmt.start(
-                "statsd_mgmt", *settings.statsd_mgmt, Management(self.statsd.aggregator)
-            )
-        self.statsd_flush = StatsdFlush(self.statsd.aggregator, self.intake)
-        self._spawn(self.statsd_flush.run(), "statsd-flush")
+        self.statsd = StatsdService(
+            table, settings.statsd_given_table, self.intake, self._check_statsd_steps
+        )
+        self._statsd_steps = StepCheck(table.interval_s)
+        self.listeners |= await self.statsd.listen(
+            settings.statsd_servers,
+            settings.statsd_mgmt,
+            StreamLimits(tcp_limits, totals),
+            udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes),
+        )
+        for name, task in self.statsd.tasks().items():
+            self._spawn(task, name)
         self._spawn(self._watch_statsd_events(), "statsd-events")
-        if table.keyFlush.interval:
-            self._spawn(self._report_statsd_keys(self.statsd.aggregator), "statsd-keys")
+
+    def _check_statsd_steps(self, ids: Ids) -> None:
+        """Looks at the archives of series that statsd flushes for the first time."""
+        self._statsd_unchecked.append(ids)
+        if not self.registry.opened:
+            return  # they have no archives yet
+        for ids in self._statsd_unchecked:
+            bundles, first = np.unique(self.registry.bundle_of[ids], return_index=True)
+            for bundle, place in zip(bundles.tolist(), first.tolist(), strict=True):
+                name = self.registry.names(ids[place : place + 1])[0]
+                self._statsd_steps.check(self.registry.bundle_specs[bundle], name)
+        self._statsd_unchecked = []
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -423,22 +414,6 @@ class Server:
         while True:
             await asyncio.sleep(ROOM_EVERY_S)
             self.intake.room()
-
-    async def _report_statsd_keys(self, aggregator: Aggregator) -> None:
-        """The most frequent keys, to the log or the file that keyFlush names."""
-        of = aggregator.settings.keyFlush
-        while True:
-            await asyncio.sleep(of.interval / 1000)
-            counts, aggregator.key_counts = aggregator.key_counts, Counter()
-            report = await asyncio.to_thread(key_report, counts, of.percent, clock.now_s())
-            if not of.log:
-                for line in report.splitlines():
-                    log.info("statsd: %s", line)
-                continue
-            try:
-                await asyncio.to_thread(_append, of.log, report)
-            except OSError as e:
-                log.error("statsd: keyFlush.log %s: %s", of.log, e.strerror)
 
     async def _watch_statsd_events(self) -> None:
         while True:
@@ -519,6 +494,9 @@ class Server:
         except ConfigError as e:
             log.error("reload: %s; going on with the old rules", e)
             return
+        if self.statsd is not None:
+            table, given = settings.statsd_table, settings.statsd_given_table
+            self._spawn(self.statsd.reconfigure(table, given), "statsd-reload")
         self.settings = settings
         self.registry.match_many = rules.match_many
         log.info("retention rules reloaded")
@@ -535,8 +513,8 @@ class Server:
             listener.close()
         for listener in self.listeners.values():
             await listener.drain()
-        if self.statsd_flush is not None:
-            await self.statsd_flush.last()
+        if self.statsd is not None:
+            await self.statsd.flush.last()
         if self.http is not None:
             await self.http.close()
         for task in list(self._tasks):
@@ -563,11 +541,6 @@ class Server:
             log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
         except Exception:
             log.exception("not all could be written; the rest is in the journal")
-
-
-def _append(path: str, text: str) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
 
 
 async def serve(settings: Settings, started: Callable[[Server], None] | None = None) -> None:

@@ -73,7 +73,8 @@ cdef class StatsdCells:
     cdef int32_t* log_cells     # the timers' values in order of arrival
     cdef double* log_values
     cdef int64_t log_n, log_room
-    cdef int64_t keys_max, values_max, set_max, members_max, members
+    cdef int64_t members        # of all sets
+    cdef public int64_t keys_max, values_max, set_max, members_max
     cdef tuple kept
     cdef readonly int64_t keys, refused_keys, refused_values, refused_members
 

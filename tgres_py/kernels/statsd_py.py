@@ -69,7 +69,7 @@ class _Members:
 
 
 class StatsdCells:
-    """One owner, one thread.
+    """One owner, one thread. The limits may be changed at any time.
 
     ``keys_max``: keys, each type counted by itself; of one interval: ``values_max`` values of all timers, ``set_max`` members that
     a set keeps, ``members_max`` members of all sets. Counters whose key contains one of ``kept`` never go.
@@ -90,10 +90,10 @@ class StatsdCells:
         self.refused_values = 0
         self.refused_members = 0
         self.keys = 0
-        self._keys_max = keys_max
-        self._values_max = values_max
-        self._set_max = set_max
-        self._members_max = members_max
+        self.keys_max = keys_max
+        self.values_max = values_max
+        self.set_max = set_max
+        self.members_max = members_max
         self._members = 0
         self._kept = kept
         self._cells: dict[str, int] = {}
@@ -116,7 +116,7 @@ class StatsdCells:
         return cell
 
     def _room(self, key: str) -> bool:
-        if self.keys >= self._keys_max:
+        if self.keys >= self.keys_max:
             self.refused_keys += 1
             return False
         self.keys += 1
@@ -144,7 +144,7 @@ class StatsdCells:
         cell[1] = 0
 
     def time(self, key: str, value: float, weight: float) -> None:
-        if len(self._log_values) >= self._values_max:
+        if len(self._log_values) >= self.values_max:
             self.refused_values += 1
             return
         timer = self._timers.get(key)
@@ -168,12 +168,12 @@ class StatsdCells:
         number = hash(member)  # seeded anew for each process: nobody can send members that collide
         if number & ((1 << of.level) - 1) or number in of.hashes:
             return
-        if self._members >= self._members_max:
+        if self._members >= self.members_max:
             self.refused_members += 1
             return
         of.hashes.add(number)
         self._members += 1
-        while len(of.hashes) > self._set_max:
+        while len(of.hashes) > self.set_max:
             of.level += 1
             low = (1 << of.level) - 1
             self._members -= len(of.hashes)

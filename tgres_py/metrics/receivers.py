@@ -225,6 +225,14 @@ GROUPS = (
                 _statsd(lambda a: len(a.inbox.events)),
             ),
             Declared(
+                "tgres_statsd_estimated_sets_total",
+                Kind.COUNTER,
+                "Sizes of sets that were estimates, since there were more members than setExactMax.",
+                lambda server: (
+                    None if server.statsd is None else server.statsd.flush.numbers.estimated
+                ),
+            ),
+            Declared(
                 "tgres_statsd_refused_total",
                 Kind.COUNTER,
                 "What limits of statsd refused.",

@@ -38,8 +38,6 @@ class Aggregator:
     """One owner, one thread."""
 
     def __init__(self, settings: StatsdSettings, started_s: int = 0) -> None:
-        self.settings = settings
-        self.names = Names(settings)
         self.started_s = started_s
         self.last_msg_seen_s = started_s
         self.bad_lines_seen = 0  # since the start, as the two below
@@ -49,7 +47,6 @@ class Aggregator:
         self.timed: list[Timed] = []
         self.key_counts: Counter[str] = Counter()
         self.inbox = Inbox(settings)
-        self._parser = LineParser(settings)
         self._cells = StatsdCells(
             settings.keysMax,
             settings.timerValuesMax,
@@ -65,8 +62,20 @@ class Aggregator:
         self._last_flush_s = started_s
         self._flush_ms = 0.0
         self._flush_bytes = 0
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: StatsdSettings) -> None:
+        """Reads lines by other settings from now on, and keeps what was counted; prefixStats stays."""
+        self.settings = settings
+        self.names = Names(settings)
+        self.inbox.reconfigure(settings)
+        self._parser = LineParser(settings)
         self._counts_keys = settings.keyFlush.interval > 0
         self._native = self._parser.plain and not self._counts_keys and not settings.dumpMessages
+        self._cells.keys_max = settings.keysMax
+        self._cells.values_max = settings.timerValuesMax
+        self._cells.set_max = settings.setExactMax
+        self._cells.members_max = settings.setMembersMax
 
     # -- packets in --------------------------------------------------------------------------
 

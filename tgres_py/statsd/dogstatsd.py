@@ -38,6 +38,10 @@ class Inbox:
         self.seen = 0
         self.checks = 0
         self.refused = 0
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: StatsdSettings) -> None:
+        """What it takes from now on."""
         self._takes_events = settings.events
         self._takes_checks = settings.serviceChecks
 

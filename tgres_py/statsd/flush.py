@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.kernels.statsd import Taken, TakenTimers, grouped
-from tgres_py.statsd.names import Names
+from tgres_py.statsd.names import Names, with_tag_values
 from tgres_py.statsd.settings import StatsdSettings
 from tgres_py.statsd.timers import TimerNumbers
 
@@ -71,6 +71,14 @@ class FlushNumbers:
         self._own_ids: dict[str, int] = {}
         self.estimated = 0  # sizes of sets that were no counts, since the start
         self.estimated_key = ""  # one of the last flush, empty if there was none
+
+    def with_settings(self, settings: StatsdSettings) -> FlushNumbers:
+        """The same with other settings: it knows the keys, and learns ids anew."""
+        made = FlushNumbers(settings)
+        made._keys = self._keys
+        made._numbers.learn(dict(enumerate(self._keys)))
+        made.estimated = self.estimated
+        return made
 
     def plan(self, interval: Interval) -> Plan:
         """The numbers of an interval, with all ids that are known."""
@@ -167,7 +175,8 @@ class FlushNumbers:
         return np.concatenate(places), names
 
     def _made(self, kind: str, cells: list[int]) -> list[str]:
-        return [self._name(kind, cell) for cell in cells]
+        default = self._settings.tagDefault
+        return [with_tag_values(self._name(kind, cell), default) for cell in cells]
 
     def _name(self, kind: str, cell: int) -> str:
         names = self._names

@@ -11,7 +11,6 @@ lib/mgmt_console.js and lib/helpers.js of npm statsd 0.9.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,10 +23,6 @@ HELP = (
     "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, "
     "config, quit\n\n"
 )
-# Beyond etsy: not shown by ``config`` as long as they are at their defaults.
-_DEFAULTS = StatsdSettings()
-
-
 Answer = str | Callable[[], str]
 
 
@@ -55,21 +50,25 @@ class Statistics(Protocol):
 
 
 class Management:
-    """Answers commands. ``health`` is what was set last."""
+    """Answers commands. ``health`` is what was set last; ``given``: the settings as they were written, for ``config``."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics, given: Mapping[str, Any] = {}) -> None:
         self._statistics = statistics
         self.health = statistics.settings.healthStatus
+        self.reconfigure(statistics.settings, given)
+
+    def reconfigure(self, settings: StatsdSettings, given: Mapping[str, Any]) -> None:
+        """Other settings from now on."""
         self._commands: dict[str, Callable[[list[str], int], Answer]] = {
             "help": lambda arguments, now_s: HELP,
             "health": self._health,
             "stats": self._stats,
-            "config": lambda arguments, now_s: _config_text(self._statistics.settings),
+            "config": lambda arguments, now_s: _config_text(given, settings),
             "counters": self._counters,
             "timers": self._timers,
             "gauges": self._gauges,
         }
-        if statistics.settings.mgmtDelete:
+        if settings.mgmtDelete:
             self._commands |= {
                 "delcounters": self._delete_counters,
                 "deltimers": self._delete_timers,
@@ -156,28 +155,38 @@ def _delete(
     return "".join(lines) + END
 
 
-def _config_text(settings: StatsdSettings) -> str:
-    """What differs from the defaults, and the interval: ``key: value`` and ``table > key: value``, as JavaScript writes values."""
+def _config_text(given: Mapping[str, Any], settings: StatsdSettings) -> str:
+    """etsy's config object after its first flush: what the file says in its order, then what the daemon itself puts in."""
+    own: dict[str, Any] = {"gaugesMaxTTL": settings.gaugesMaxTTL, "deleteIdleStats": False}
+    deletes = {
+        "deleteCounters": settings.deletes_counters,
+        "deleteTimers": settings.deletes_timers,
+        "deleteSets": settings.deletes_sets,
+        "deleteGauges": settings.deletes_gauges,
+    }
+    own |= deletes if settings.deleteIdleStats else {}
+    own |= {"flushInterval": settings.flushInterval} | deletes
     lines = ["\n"]
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.name != "flushInterval" and value == getattr(_DEFAULTS, field.name):
-            continue
-        lines += [f"{line}\n" for line in _config_lines(field.name, value)]
+    for name, value in {**given, **{n: v for n, v in own.items() if n not in given}}.items():
+        value = settings.gaugesMaxTTL if name == "gaugesMaxTTL" else value
+        lines += [f"{line}\n" for line in _config_lines(name, value)]
     return "".join(lines)
 
 
 def _config_lines(name: str, value: Any) -> list[str]:
-    if hasattr(value, "__dataclass_fields__"):
-        return [f"{name} > {f.name}: {_text(getattr(value, f.name))}" for f in fields(value)]
-    if isinstance(value, tuple):
-        return [f"{name} > {i}: {_text(v)}" for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return [f"{name} > {member}: {_text(of)}" for member, of in value.items()]
+    if isinstance(value, list | tuple):
+        return [f"{name} > {i}: {_text(of)}" for i, of in enumerate(value)]
     return [f"{name}: {_text(value)}"]
 
 
 def _text(value: Any) -> str:
+    """As JavaScript's String() writes a value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return number_text(value)
+    if isinstance(value, list | tuple):
+        return ",".join(_text(of) for of in value)
     return value if isinstance(value, str) else "[object Object]"

@@ -68,3 +68,16 @@ class Names:
         if self._legacy and leaf == "numStats":
             return f"{self._own}.numStats{self._suffix}"
         return f"{self._root}{self._own}.{leaf}{self._suffix}"
+
+
+def with_tag_values(name: str, default: str) -> str:
+    """The name with ``default`` as the value of tags that have none; tags without a name go."""
+    path, mark, tags = name.partition(";")
+    if not mark or not default:
+        return name
+    whole = []
+    for tag in tags.split(";"):
+        key, _, value = tag.partition("=")
+        if key:
+            whole.append(f";{key}={value or default}")
+    return path + "".join(whole)

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tgres_py.errors import ConfigError
@@ -124,6 +124,10 @@ class StatsdSettings:
     extraFields: bool = _doc(False, "fields as |c:container are ignored; etsy: a bad line")
     events: bool = _doc(False, "_e{…} becomes an event of /events; etsy: a bad line")
     serviceChecks: bool = _doc(False, "_sc|… is counted and left out; etsy: a bad line")
+    tagDefault: str = _doc(
+        "true",
+        "value of tags that have none (|#debug); empty = such series are refused, as carbon does",
+    )
     tagStyles: tuple[str, ...] = _doc(
         (),
         "tags in the key: influx (k,a=b), librato (k#a=b), signalfx (k[a=b]); etsy strips the signs",
@@ -163,6 +167,35 @@ class StatsdSettings:
         return self.flushInterval / 1000
 
 
+# What needs a restart: the grid, names that are counted under already, a task, sockets, and what is said only at first.
+RESTART = (
+    "flushInterval",
+    "prefixStats",
+    "keyFlush.interval",
+    "socket",
+    "socket_mod",
+    "healthStatus",
+)
+
+
+def reloaded(old: StatsdSettings, new: StatsdSettings) -> tuple[StatsdSettings, list[str]]:
+    """What is taken over of changed settings while running, and the names of those that wait for a restart."""
+    waiting = [name for name in RESTART if _of(old, name) != _of(new, name)]
+    for name in waiting:
+        if name == "keyFlush.interval":
+            new = replace(new, keyFlush=replace(new.keyFlush, interval=old.keyFlush.interval))
+        else:
+            new = replace(new, **{name: getattr(old, name)})
+    return new, waiting
+
+
+def _of(settings: StatsdSettings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def from_table(table: Mapping[str, Any], where: str = "statsd") -> StatsdSettings:
     """Settings from a table of etsy's names, checked. ConfigError: one sentence, with ``where`` in front."""
     checks = {f.name: _checker(f.name) for f in fields(StatsdSettings)}
@@ -199,6 +232,7 @@ def _checker(name: str) -> Check:
         "calculatedTimerMetrics": _texts,
         "timerTypes": _texts,
         "tagStyles": _tag_styles,
+        "tagDefault": _tag_value,
         "histogram": _histogram,
         "healthStatus": lambda value: _one_of(value, ("up", "down")),
         "dialect": lambda value: _one_of(value, tuple(DIALECTS)),
@@ -300,6 +334,13 @@ def _tag_styles(value: Any) -> tuple[str, ...]:
     if unknown := set(styles) - set(TAG_STYLES):
         raise ValueError(f"{sorted(unknown)[0]} is none of {', '.join(TAG_STYLES)}")
     return styles
+
+
+def _tag_value(value: Any) -> str:
+    text = check_text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.\-]*", text):
+        raise ValueError("letters, digits, _, . and - are wanted")
+    return text
 
 
 def _histogram(value: Any) -> tuple[HistogramRule, ...]:

@@ -55,7 +55,7 @@ class TimerNumbers:
 
     def learn(self, keys: Mapping[int, str]) -> None:
         """Chooses bins for new keys by cell: those of the first rule whose text is in the key."""
-        if not self._histogram:
+        if not (self._histogram and keys):
             return
         grow = max(keys) + 1 - len(self._rules)
         if grow > 0:
