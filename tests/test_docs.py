@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
+import shlex
+import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +18,7 @@ import pytest
 
 from tests.rig import Rig
 from tgres_py.cli.main import VERBS, main
-from tgres_py.config import setting_fields
+from tgres_py.config import load, setting_fields
 from tgres_py.config_doc import (
     BEGIN,
     END,
@@ -159,3 +163,101 @@ def test_files_that_documents_name_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:tgres_py|receivers|http_api|tests)/[\w./]*[\w/])`", text):
         assert (ROOT / name).exists(), name
+
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
+]
+
+
+def shell_blocks(page: str) -> str:
+    """All shell of a page; what stands for a list of things (``…``) is left out."""
+    return "\n".join(blocks(page, "sh", "bash"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_shell_in_documents_is_shell(page: str) -> None:
+    run = subprocess.run(["bash", "-n"], input=shell_blocks(page), capture_output=True, text=True, check=False)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+
+
+def tgres_commands(page: str) -> list[list[str]]:
+    """The words after each ``tgres`` that is a command, up to a pipe, && or redirection."""
+    found: list[list[str]] = []
+    for line in shell_blocks(page).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split = True
+        command: list[str] = []
+        for word in [*lexer, ";"]:
+            if not set(word) <= set("|&;<>"):
+                command.append(word)
+                continue
+            if command and (command[0] == "tgres" or command[0].endswith("/bin/tgres")):
+                found.append(command[1:])
+            command = []
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_documents_exist(page: str) -> None:
+    for words in tgres_commands(page):
+        context = click.Context(main, info_name="tgres")
+        command: click.Command = main
+        rest = list(words)
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            found = command.get_command(context, rest[0])
+            assert found is not None, words
+            command, rest = found, rest[1:]
+        known = {o for p in command.get_params(context) for o in (*p.opts, *p.secondary_opts)}
+        given = {w.partition("=")[0] for w in rest if re.match(r"-{1,2}[a-z]", w)}
+        assert given <= known | {"--version"}, (words, given - known)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_in_documents_can_be_read(page: str) -> None:
+    for text in blocks(page, "toml"):
+        tomllib.loads(text)
+    for text in blocks(page, "ini"):
+        configparser.ConfigParser(interpolation=None).read_string(text)
+    for text in blocks(page, "python"):
+        compile(text, page, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_files_in_documents_are_taken(page: str, tmp_path: Path) -> None:
+    """Those that are for tgres: they say so, or begin with one of its tables."""
+    for text in blocks(page, "toml"):
+        if text.startswith(("# tgres.toml", "[statsd]", "[[schema]]")):
+            file = tmp_path / "tgres.toml"
+            file.write_text(text)
+            load(file, {}, {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_documents_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+        assert not anchor or anchor in anchors, target
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/OPERATIONS.md", "docs/MIGRATION.md", "docs/CLIENTS.md", "docs/SQL.md"]
+)
+def test_settings_and_metrics_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    metrics = (ROOT / "docs" / "METRICS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tgres_[a-z_]+)", text)) - {"tgres_flush", "tgres_py"}
+    assert all(f"`{name}`" in metrics for name in named), named
+    settings = set(
+        re.findall(r"`([a-z]+(?:_[a-z]+)*_(?:s|max|dir|peers|token|file|mgmt))`", text)
+    ) - {"step_s"}
+    assert settings <= set(setting_fields())
