@@ -12,11 +12,11 @@ import pytest
 
 from tests.rig import Rig
 from tgres_py import clock, metrics
+from tgres_py.admin.limits import limits
 from tgres_py.config import Settings
 from tgres_py.measure import Histogram
 from tgres_py.metrics import GROUPS, agents, doc
 from tgres_py.metrics.declare import Kind
-from tgres_py.metrics.limits import limits
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Archive, BundleSpec

@@ -37,11 +37,12 @@ from tgres_py.ingest.flusher import Flusher
 from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import RingStore
 from tgres_py.query.source import Source
 from tgres_py.storage.postgres import PostgresStore
 
 # The modules that declare verbs; each is imported when verbs are looked up.
-MODULES = ("tgres_py.admin.eyes", "tgres_py.admin.series")
+MODULES = ("tgres_py.admin.doctor", "tgres_py.admin.eyes", "tgres_py.admin.series", "tgres_py.admin.stats")
 
 Row = dict[str, Any]
 
@@ -79,7 +80,10 @@ class Live(Protocol):
     intake: Intake
     flusher: Flusher
     journal: Journal
+    ring: RingStore
     listeners: Any  # by name
+    tcp_totals: Any  # receivers.tcp.Totals
+    statsd: Any  # receivers.statsd.StatsdReceiver, or None
     settings: Any
 
     async def follow(self, rrd_ids: NDArray[np.int64] | None) -> None:

@@ -22,6 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import click
 
 from tgres_py.admin.frame import Admin, Verb, find_verb, is_positional
+from tgres_py.cli import complete
 from tgres_py.cli.client import ERROR_BYTES_MAX, url_option
 from tgres_py.cli.common import ServerUnreachable, json_option
 from tgres_py.cli.options import config_option
@@ -31,6 +32,12 @@ from tgres_py.errors import BadRequest
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn
 from tgres_py.storage.postgres import PostgresStore
 
+# Arguments of verbs, by name, that the server's names or tags complete.
+COMPLETIONS: dict[str, complete.Complete] = {
+    "glob": complete.names,
+    "name": complete.names,
+    "tag": complete.tags,
+}
 READ_TIMEOUT_S = 60.0  # the server sends something at least every 10 s
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -208,7 +215,11 @@ def _parameter(name: str, field: Any, positional: bool) -> Callable[[Any], Any]:
         metavar = f"{name.upper()}{'…' if many else ''}"
         metavar = metavar if field.is_required() else f"[{metavar}]"
         return click.argument(
-            name, metavar=metavar, nargs=-1 if many else 1, required=field.is_required()
+            name,
+            metavar=metavar,
+            nargs=-1 if many else 1,
+            required=field.is_required(),
+            shell_complete=COMPLETIONS.get(name),
         )
     option = "--" + name.replace("_", "-")
     if field.annotation is bool:
@@ -223,6 +234,7 @@ def _parameter(name: str, field: Any, positional: bool) -> Callable[[Any], Any]:
         multiple=many,
         required=field.is_required(),
         help=f"{field.description}{note}",
+        shell_complete=COMPLETIONS.get(name),
     )
 
 

@@ -6,10 +6,11 @@ import click
 
 from tgres_py.cli.client import post, url_option
 from tgres_py.cli.common import NothingFound, json_option, print_json
+from tgres_py.cli.complete import names
 
 
 @click.command()
-@click.argument("glob")
+@click.argument("glob", shell_complete=names)
 @url_option
 @json_option
 def find(glob: str, url: str, as_json: bool) -> None:

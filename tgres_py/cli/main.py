@@ -22,6 +22,9 @@ VERBS = {
     "import": ("tgres_py.cli.import_", "import_", "Bring in whisper files, CSV or carbon lines."),
     "top": ("tgres_py.cli.top", "top", "Show what arrives: rates by prefix and sender, refusals."),
     "tail": ("tgres_py.cli.tail", "tail", "Show points as they arrive."),
+    "doctor": ("tgres_py.cli.doctor", "doctor", "Look for what goes wrong quietly; how to mend it."),
+    "stats": ("tgres_py.cli.stats", "stats", "Bytes and compression of what is stored."),
+    "completion": ("tgres_py.cli.complete", "completion", "Print a shell's completion script."),
     "blast": ("tgres_py.cli.blast", "blast", "Send load to a carbon receiver."),
 }
 

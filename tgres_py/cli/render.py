@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tgres_py.cli import complete
 from tgres_py.cli.client import post, url_option
 from tgres_py.cli.common import NothingFound, json_option, print_json
 from tgres_py.cli.plot import plot_charts
@@ -15,7 +16,9 @@ from tgres_py.cli.table import Series, format_table
 
 
 @click.command()
-@click.argument("targets", metavar="TARGET…", nargs=-1, required=True)
+@click.argument(
+    "targets", metavar="TARGET…", nargs=-1, required=True, shell_complete=complete.targets
+)
 @click.option(
     "--from", "from_", default="-1h", show_default=True, help="Start, as Graphite has it."
 )

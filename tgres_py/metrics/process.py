@@ -8,10 +8,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from tgres_py import __version__
+from tgres_py.admin.limits import limits
 from tgres_py.kernels import NATIVE
 from tgres_py.machine import cpu_seconds, open_files, resident_bytes
 from tgres_py.metrics.declare import Declared, Group, Kind, Labelled
-from tgres_py.metrics.limits import limits
 
 if TYPE_CHECKING:
     from tgres_py.server import Server

@@ -138,3 +138,57 @@ LIMIT $5
 
 -- name: get_event
 SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event WHERE id = $1
+
+-- name: inspect_settings
+SELECT name,
+       CASE unit WHEN '8kB' THEN (setting::bigint * 8192)::text
+                 WHEN 'kB' THEN (setting::bigint * 1024)::text
+                 WHEN 'MB' THEN (setting::bigint * 1048576)::text
+                 ELSE setting END AS value
+FROM pg_settings
+WHERE name IN ('autovacuum', 'track_counts', 'fsync', 'full_page_writes', 'synchronous_commit',
+               'shared_buffers', 'max_wal_size', 'max_connections')
+
+-- name: inspect_tables
+SELECT c.relname::text AS name,
+       coalesce(s.n_live_tup, 0)::bigint AS live,
+       coalesce(s.n_dead_tup, 0)::bigint AS dead,
+       pg_table_size(c.oid) AS table_bytes,
+       pg_indexes_size(c.oid) AS index_bytes,
+       age(c.relfrozenxid)::bigint AS age
+FROM pg_class c
+LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
+WHERE c.oid IN (to_regclass('ts'), to_regclass('rrd'), to_regclass('rrd_bundle'), to_regclass('event'),
+                to_regclass('rrd_trash'))
+ORDER BY pg_table_size(c.oid) DESC
+
+-- name: inspect_server
+SELECT current_setting('server_version') AS version,
+       extract(epoch FROM clock_timestamp())::float8 AS now_s,
+       coalesce((SELECT attcompression = 'l' FROM pg_attribute
+                 WHERE attrelid = to_regclass('ts') AND attname = 'dp'), false) AS lz4,
+       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+       coalesce((SELECT extract(epoch FROM max(clock_timestamp() - xact_start)) FROM pg_stat_activity
+                 WHERE state <> 'active' AND backend_type = 'client backend'), 0)::float8
+           AS oldest_transaction_s,
+       pg_database_size(current_database()) AS database_bytes
+
+-- name: inspect_chunks_about
+SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('ts')
+
+-- name: inspect_archives
+SELECT r.bundle_id, t.archive, count(*) AS chunks, sum(pg_column_size(t.dp)) AS stored_bytes
+FROM ts t TABLESAMPLE SYSTEM ($1::float4)
+JOIN rrd r ON r.id = t.rrd_id
+GROUP BY 1, 2
+ORDER BY 1, 2
+
+-- name: inspect_series
+SELECT bundle_id, count(*) AS series FROM rrd GROUP BY 1
+
+-- name: inspect_points
+SELECT array_send(t.dp)
+FROM ts t TABLESAMPLE SYSTEM ($3::float4)
+JOIN rrd r ON r.id = t.rrd_id
+WHERE r.bundle_id = $1 AND t.archive = $2
+LIMIT $4

@@ -7,12 +7,9 @@ import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from tgres_py.admin.frame import Live
 from tgres_py.machine import memory_bytes, open_files, resident_bytes
-
-if TYPE_CHECKING:
-    from tgres_py.server import Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Limit:
         return self.used / self.most if self.most else 0.0
 
 
-def limits(server: Server) -> Iterator[Limit]:
+def limits(server: Live) -> Iterator[Limit]:
     """All limits that fill up while the server runs."""
     settings, intake = server.settings, server.intake
     most = intake.limits
