@@ -58,7 +58,7 @@ SECOND_SERIES = ("mixed.s10", "mixed.*", "none.*")
 
 @pytest.fixture(scope="module")
 def source() -> FakeSource:
-    fine, coarse = (BundleSpec(archives(text)) for text in ("10s:1h,1m:1d", "20s:1h,1m:1d"))
+    fine, coarse = (BundleSpec(archives(text)) for text in ("10s:1h,1m:3h", "20s:1h,1m:3h"))
     out = FakeSource()
     out.add("empty.a", [], fine)
     out.add("one.a", [(START_S + 50, 5.0)], fine)
@@ -186,7 +186,8 @@ class ManySource(FakeSource):
 
 @pytest.fixture(scope="module")
 def many() -> FakeSource:
-    bundle = BundleSpec(archives("10s:1h,1m:1d"))
+    # functions that look back for days find all that is kept: few slots of many series
+    bundle = BundleSpec(archives("10s:20m"))
     out = ManySource()
     for number in range(MANY):
         out.add(f"many.s{number:05}.x", [], bundle)
