@@ -25,6 +25,7 @@ VERBS = {
     "doctor": ("tgres_py.cli.doctor", "doctor", "Look for what goes wrong quietly; how to mend it."),
     "stats": ("tgres_py.cli.stats", "stats", "Bytes and compression of what is stored."),
     "completion": ("tgres_py.cli.complete", "completion", "Print a shell's completion script."),
+    "export": ("tgres_py.cli.export", "export", "Take out CSV, carbon lines or whisper files."),
     "blast": ("tgres_py.cli.blast", "blast", "Send load to a carbon receiver."),
 }
 

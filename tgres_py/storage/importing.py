@@ -93,12 +93,23 @@ class ImportStore(PostgresStore):
         return True
 
     async def read_window(
-        self, rrd_ids: NDArray[np.int64], number: int, archive: Archive, now_s: int
+        self,
+        rrd_ids: NDArray[np.int64],
+        number: int,
+        archive: Archive,
+        now_s: int,
+        from_s: int | None = None,
     ) -> ChunkRows:
-        """All rows of an archive that are within its retention."""
-        end_s = now_s + archive.step_s
-        begin_s = end_s - archive.retention_s - archive.chunk_s
-        return await self.read_chunks(rrd_ids, number, archive.width, begin_s, end_s, ring=archive)
+        """The rows of an archive that hold slots from ``from_s`` (None: its retention) up to ``now_s``."""
+        oldest_s = now_s - archive.retention_s if from_s is None else from_s
+        return await self.read_chunks(
+            rrd_ids,
+            number,
+            archive.width,
+            oldest_s - archive.chunk_s,
+            now_s + archive.step_s,
+            ring=archive,
+        )
 
     async def known_names(self, names: Sequence[str]) -> set[str]:
         """Those of the names that have a row."""
