@@ -243,7 +243,7 @@ class Flusher:
         time; others write between them. StoreUnavailable.
         """
         for first in range(0, self.ring.segments, SETTLE_SEGMENTS):
-            async with self._lock:
+            async with self.lock:
                 await self._create_series()
                 for segment in range(first, min(first + SETTLE_SEGMENTS, self.ring.segments)):
                     until = -(-time_s // self._spec(segment).archives[0].step_s)
