@@ -54,7 +54,7 @@ class Rig:
         self.intake = Intake(self.registry, self.journal, self.limits)
         self.reader = Reader(self.registry, self.store)
         self.flusher = Flusher(self.intake, self.store, self.reader, self.journal, self.pace)
-        self.follower = Follower(self.intake, self.store)
+        self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.recovered = await recover(self.intake, self.journal, self.store)
 
     async def kill(self) -> None:

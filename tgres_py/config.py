@@ -188,6 +188,13 @@ class Settings(BaseModel):
         unit="s",
         ge=0,
     )
+    trash_keep_s: float = _setting(
+        604_800.0,
+        "how long removed series can be brought back (`tgres series undo`); their points are purged after that",
+        unit="s",
+        reloadable=True,
+        ge=0,
+    )
     flush_pace_s: float = _setting(
         0.0,
         "chunks that fill up together are written over this time; 0 = an eighth of the chunk's "

@@ -279,7 +279,7 @@ class Server:
             settings.checkpoint_s,
         )
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
-        self.follower = Follower(self.intake, self.store)
+        self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.source = ServerSource(self.registry, reader, self.flusher, self.store)
 
     async def _start_listeners(self) -> None:
@@ -316,7 +316,7 @@ class Server:
                 self.cluster = Cluster(
                     settings.cluster_peers, settings.cluster_timeout_s, settings.response_bytes_max
                 )
-            verbs = AdminVerbs(Admin(self.store, self, settings))
+            verbs = AdminVerbs(Admin(self.store, self))
             admin = AdminApi(verbs, lambda: self.settings.admin_secret)
             status = ServerStatus(self)
             app = make_app(self.source, status, settings, self.cluster, admin, self.meters)

@@ -25,11 +25,11 @@ import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import BadRequest
@@ -38,19 +38,33 @@ from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
+from tgres_py.model.duration import parse_duration
 from tgres_py.query.source import Source
 from tgres_py.storage.postgres import PostgresStore
 
 # The modules that declare verbs; each is imported when verbs are looked up.
-MODULES = ("tgres_py.admin.doctor", "tgres_py.admin.eyes", "tgres_py.admin.series", "tgres_py.admin.stats")
+MODULES = (
+    "tgres_py.admin.doctor",
+    "tgres_py.admin.eyes",
+    "tgres_py.admin.series",
+    "tgres_py.admin.series_rename",
+    "tgres_py.admin.series_trash",
+    "tgres_py.admin.stats",
+)
 
 Row = dict[str, Any]
+
+
+# An argument that is a duration: "30d", "12h" or seconds.
+Duration = Annotated[float, BeforeValidator(parse_duration)]
 
 
 class Args(BaseModel):
     """The arguments of a verb; immutable, unknown ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
 
 
 def arg(
@@ -58,13 +72,18 @@ def arg(
     help_text: str,
     *,
     positional: bool = False,
+    name: str | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
 ) -> Any:
-    """One argument. ``...`` as default: it must be given. ``positional``: no option in the CLI."""
+    """One argument. ``...`` as default: it must be given. ``positional``: no option in the CLI; ``name``:
+    where the field's own can't be it (Python's words).
+    """
     extra: dict[str, Any] = {"positional": positional}
-    return Field(default, description=help_text, json_schema_extra=extra, ge=ge, gt=gt, le=le)
+    return Field(
+        default, description=help_text, json_schema_extra=extra, ge=ge, gt=gt, le=le, alias=name
+    )
 
 
 def is_positional(field: FieldInfo) -> bool:
@@ -94,12 +113,23 @@ class Live(Protocol):
 class Admin:
     """What a verb works on: the store, and the server around it, None when there is none.
 
-    ``settings``: those of the server, or of the command line when the store is alone.
+    ``own_settings``: those of the command line when the store is alone.
     """
 
     store: PostgresStore
     live: Live | None = None
-    settings: Any = None
+    own_settings: Any = None
+
+    @property
+    def settings(self) -> Any:
+        """Those of the server as they are now, or of the command line."""
+        return self.own_settings if self.live is None else self.live.settings
+
+    async def changed(self, rrd_ids: NDArray[np.int64]) -> None:
+        """To be called after rows of rrd were changed: the server around the store follows at once, before
+        it hears of it. StoreUnavailable."""
+        if self.live is not None:
+            await self.live.follow(rrd_ids)
 
     @property
     def source(self) -> Source | None:
@@ -149,7 +179,7 @@ class Verb:
             "help": self.help.partition("\n")[0],
             "arguments": [
                 {
-                    "name": name,
+                    "name": field.alias or name,
                     "required": field.is_required(),
                     "default": None if field.is_required() else field.get_default(),
                     "help": field.description,

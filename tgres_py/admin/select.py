@@ -23,7 +23,9 @@ EVERYTHING = "**"  # as a glob: series with tags, too, which no other glob reach
 class SelectArgs(Args):
     """What verbs on series have in common."""
 
-    glob: list[str] = arg([], "path globs, as in Graphite; '**' is all series", positional=True)
+    glob: list[str] = arg(
+        [], "names, or path globs, as in Graphite; '**' is all series", positional=True
+    )
     regex: str = arg("", "regular expression (RE2) that is found in the name, tags included")
     tag: list[str] = arg([], "tag expression such as host=web1, dc!=x or host=~web.*; repeatable")
 
@@ -62,6 +64,13 @@ class Series:
             [self.specs[i] for i in at],
             None if self.ids is None else self.ids[places],
         )
+
+
+async def select_with_rows(admin: Admin, args: SelectArgs) -> Series:
+    """As ``select``; in a running server, rows that are missing are made first."""
+    if admin.live is not None and admin.live.registry.uncreated:
+        await admin.live.flusher.create_rows()
+    return await select(admin, args)
 
 
 async def select(admin: Admin, args: SelectArgs) -> Series:

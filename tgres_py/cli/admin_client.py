@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import click
+from pydantic import BeforeValidator
 
 from tgres_py.admin.frame import Admin, Verb, find_verb, is_positional
 from tgres_py.cli import complete
@@ -221,10 +222,12 @@ def _parameter(name: str, field: Any, positional: bool) -> Callable[[Any], Any]:
             required=field.is_required(),
             shell_complete=COMPLETIONS.get(name),
         )
-    option = "--" + name.replace("_", "-")
+    option = "--" + (field.alias or name).replace("_", "-")
     if field.annotation is bool:
         return click.option(option, name, is_flag=True, default=None, help=field.description)
-    kind = next((kind for kind in (int, float) if kind in kinds), str)
+    # what has a validator of its own (durations) is text as yet
+    numbers = () if any(isinstance(one, BeforeValidator) for one in field.metadata) else (int, float)
+    kind = next((kind for kind in numbers if kind in kinds), str)
     default = None if field.is_required() else field.get_default()
     note = f" [default: {default}]" if default not in (None, "", []) else ""
     return click.option(

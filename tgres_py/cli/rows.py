@@ -156,11 +156,11 @@ def _is_number(value: Any) -> bool:
 
 def cell(key: str, value: Any) -> str:
     """A value as text, by the unit in its key."""
-    if value is None:
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         return ", ".join(cell(key, one) for one in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={cell(name, one)}" for name, one in value.items())

@@ -45,11 +45,12 @@ class Followed:
 class Follower:
     """Belongs to the event loop's thread. The registry is open."""
 
-    def __init__(self, intake: Intake, store: Store) -> None:
+    def __init__(self, intake: Intake, store: Store, lock: asyncio.Lock) -> None:
+        """``lock``: the flusher's; who holds it is alone in changing rows from inside the server."""
         self._intake = intake
         self._registry: Registry = intake.registry
         self._store = store
-        self._lock = asyncio.Lock()
+        self._lock = lock
         self._unsettled: set[int] = set()  # rows whose names other series had
 
     async def apply(self, rrd_ids: RrdIds | None) -> Followed:

@@ -196,6 +196,18 @@ class PostgresStore(SeriesNames, RetentionJobs):
             if late_seq is not None:
                 await connection.execute(query("set_late_seq"), late_seq)
 
+    async def fill_chunks(self, rows: Sequence[ChunkRows]) -> None:
+        """One transaction: puts known slots where nothing is known.
+
+        Same lap: a known slot of the store stays; newer lap: the row is replaced; older lap: the row is kept.
+        Idempotent.
+        """
+        async with self._writer.use() as connection, connection.transaction():
+            for i, (block, order) in enumerate(write_parts(rows)):
+                if i:
+                    await connection.execute(query("empty_stage"))
+                await write_staged(connection, block, order, "fill_stage")
+
     async def read_chunks(
         self,
         rrd_ids: NDArray[np.int64],

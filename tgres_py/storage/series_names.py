@@ -197,6 +197,12 @@ class SeriesNames:
             except asyncpg.UniqueViolationError:
                 raise BadRequest("a new name is that of another series by now") from None
 
+    async def merge_rows(self, from_id: int, to_id: int) -> None:
+        """Fills the slots that series ``to_id`` doesn't know with those of ``from_id``, whose archives are
+        equal; that one keeps its points."""
+        async with self._pool.use() as connection:
+            await connection.execute(query("merge_rows"), from_id, to_id, timeout=SLOW_TIMEOUT_S)
+
     # -- ages and sizes ----------------------------------------------------------------------
 
     async def touch_series(self, rrd_ids: RrdIds, last_s: RrdIds) -> None:
@@ -216,13 +222,13 @@ class SeriesNames:
         pairs = np.array([known.get(i, (0, 0)) for i in rrd_ids.tolist()], np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
 
-    async def last_chunk_of_series(self, rrd_ids: RrdIds) -> dict[int, int]:
-        """When the newest chunk of each series begins, by row; looks at their chunks."""
+    async def last_slot_of_series(self, rrd_ids: RrdIds) -> dict[int, tuple[int, int]]:
+        """(start_s, place from 1) of the last known slot of each series' newest chunk, by row; slow."""
         async with self._pool.use() as connection:
             rows = await connection.fetch(
-                query("last_chunk_of_series"), rrd_ids.tolist(), timeout=SLOW_TIMEOUT_S
+                query("last_slot_of_series"), rrd_ids.tolist(), timeout=SLOW_TIMEOUT_S
             )
-        return {row["rrd_id"]: row["start_s"] for row in rows}
+        return {row["rrd_id"]: (row["start_s"], row["place"] or 1) for row in rows}
 
     async def sizes_of_series(self, rrd_id: int) -> list[ArchiveSize]:
         """What the store holds of a series, by archive."""

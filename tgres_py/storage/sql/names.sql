@@ -86,12 +86,27 @@ WHERE rrd.id = new.id AND (rrd.last_s IS NULL OR rrd.last_s < new.last_s - $3)
 SELECT id, last_s, extract(epoch FROM created_at)::bigint AS created_s
 FROM rrd WHERE id = any($1::bigint[])
 
--- name: last_chunk_of_series
--- For series whose last_s was never written: the end of their newest chunk, about.
-SELECT rrd_id, max(start_s) AS start_s FROM ts
-WHERE rrd_id = any($1::bigint[]) AND archive = 0 GROUP BY rrd_id
+-- name: last_slot_of_series
+-- For series whose last_s was never noted: their newest chunk, and the place of its last known slot.
+SELECT rrd_id, start_s,
+       (SELECT max(i) FROM unnest(dp) WITH ORDINALITY AS slot (value, i) WHERE value <> 'NaN') AS place
+FROM (
+    SELECT DISTINCT ON (rrd_id) rrd_id, start_s, dp FROM ts
+    WHERE rrd_id = any($1::bigint[]) AND archive = 0 ORDER BY rrd_id, start_s DESC
+) newest
 
 -- name: sizes_of_series
 SELECT archive, count(*) AS chunks, sum(pg_column_size(dp))::bigint AS bytes,
        min(start_s) AS first_s, max(start_s) AS last_s
 FROM ts WHERE rrd_id = $1 GROUP BY archive ORDER BY archive
+
+-- name: merge_rows
+-- What series $1 knows goes where series $2 knows nothing; their archives are equal.
+INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp)
+SELECT $2, archive, n, start_s, dp FROM ts WHERE rrd_id = $1 ORDER BY archive, n
+ON CONFLICT (rrd_id, archive, n) DO UPDATE
+SET start_s = excluded.start_s,
+    dp = CASE WHEN excluded.start_s > t.start_s THEN excluded.dp
+              ELSE tgres_merge(excluded.dp, t.dp) END
+WHERE excluded.start_s > t.start_s
+   OR excluded.start_s = t.start_s AND array_position(t.dp, 'NaN') IS NOT NULL
