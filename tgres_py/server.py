@@ -37,6 +37,7 @@ from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.reader import Floats, Reader
 from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
+from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import RingStore
 from tgres_py.machine import memory_bytes
 from tgres_py.metrics.agents import OwnPoints, prefix_of
@@ -50,6 +51,7 @@ from tgres_py.statsd.steps import StepCheck
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
 from tgres_py.storage.postgres import PostgresStore
+from tgres_py.storage.retention_jobs import LiveLock
 
 log = logging.getLogger("tgres")
 
@@ -64,6 +66,7 @@ SETTLE_S = 2.0  # a query waits this long for late points to be merged
 DROPS_EVERY_S = 5.0
 STATSD_EVENTS_EVERY_S = 0.5
 PING_TIMEOUT_S = 2.0
+LIVE_LOCK_EVERY_S = 2.0
 
 
 class Listener(Protocol):
@@ -212,6 +215,8 @@ class Server:
         self.intake: Intake
         self.flusher: Flusher
         self.follower: Follower
+        self.retention: RetentionWorker
+        self.live_lock: LiveLock | None = None
         self.source: ServerSource
         self.listeners: dict[str, Listener] = {}
         self.statsd: StatsdService | None = None
@@ -280,6 +285,7 @@ class Server:
         )
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
+        self.retention = RetentionWorker(self.flusher, self.store, self.store)
         self.source = ServerSource(self.registry, reader, self.flusher, self.store)
 
     async def _start_listeners(self) -> None:
@@ -372,6 +378,7 @@ class Server:
         while True:
             try:
                 await self.store.open()
+                await self._take_live_lock()
                 await anext(changes)  # it listens: no change after the series are loaded is missed
                 untagged = await self.store.load_untagged()
                 self.recovered = await recover(self.intake, self.journal, self.store)
@@ -398,10 +405,28 @@ class Server:
                 "journal: %d damaged places, %d bytes skipped", r.damage.records, r.damage.bytes
             )
         self._spawn(self._serve_flush_requests(), "flush-requests")
+        self._spawn(self._keep_live_lock(), "live-lock")
+        self._spawn(self.retention.run(), "retention")
         self._spawn(self._follow(changes), "follow")
         self._spawn(self._serve_settle_requests(), "settle-requests")
 
+    async def _take_live_lock(self) -> None:
+        """Says that this server has the store's series in memory. StoreUnavailable: somebody changes them."""
+        if self.live_lock is not None and self.live_lock.held:
+            return
+        self.live_lock = await self.store.live_lock(shared=True)
+        if self.live_lock is None:
+            raise StoreUnavailable("a command changes the retention of series in this database")
+
     # -- tasks -------------------------------------------------------------------------------
+
+    async def _keep_live_lock(self) -> None:
+        while True:
+            await asyncio.sleep(LIVE_LOCK_EVERY_S)
+            try:
+                await self._take_live_lock()
+            except StoreUnavailable as e:
+                log.debug("live lock: %s", e)
 
     async def _index(self) -> None:
         """Keeps the index of names up to date, so that the first query after many new names is quick."""
@@ -526,6 +551,8 @@ class Server:
         if self.registry.opened:
             await self._last_flush(deadline - clock.monotonic() - END_S)
         await asyncio.to_thread(self.journal.close)
+        if self.live_lock is not None:
+            self.live_lock.release()
         if hasattr(self, "store"):
             with suppress(TimeoutError):
                 async with asyncio.timeout(STORE_CLOSE_S):

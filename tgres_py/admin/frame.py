@@ -37,6 +37,7 @@ from tgres_py.ingest.flusher import Flusher
 from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.journal import Journal
 from tgres_py.ingest.registry import Registry
+from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import RingStore
 from tgres_py.model.duration import parse_duration
 from tgres_py.query.source import Source
@@ -46,6 +47,7 @@ from tgres_py.storage.postgres import PostgresStore
 MODULES = (
     "tgres_py.admin.doctor",
     "tgres_py.admin.eyes",
+    "tgres_py.admin.retention",
     "tgres_py.admin.series",
     "tgres_py.admin.series_rename",
     "tgres_py.admin.series_trash",
@@ -103,6 +105,7 @@ class Live(Protocol):
     listeners: Any  # by name
     tcp_totals: Any  # receivers.tcp.Totals
     statsd: Any  # receivers.statsd.StatsdReceiver, or None
+    retention: RetentionWorker
     settings: Any
 
     async def follow(self, rrd_ids: NDArray[np.int64] | None) -> None:

@@ -17,6 +17,7 @@ VERBS = {
     "render": ("tgres_py.cli.render", "render", "Ask a server for points: table, JSON or plot."),
     "find": ("tgres_py.cli.find", "find", "Ask a server for the nodes that match a glob."),
     "config": ("tgres_py.cli.config", "config", "Check, show or print settings."),
+    "retention": ("tgres_py.cli.retention", "retention", "Change the retention of series that exist."),
     "schema": ("tgres_py.cli.schema", "schema", "Explain retention rules."),
     "series": ("tgres_py.cli.series", "series", "List, remove, restore, rename and merge series."),
     "import": ("tgres_py.cli.import_", "import_", "Bring in whisper files, CSV or carbon lines."),

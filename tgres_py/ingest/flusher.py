@@ -197,6 +197,11 @@ class Flusher:
                     int((found != bundles).sum()),
                 )
 
+    async def flush_names(self) -> None:
+        """All series have their rows. StoreUnavailable."""
+        async with self.lock:
+            await self._create_series()
+
     # -- chunks ------------------------------------------------------------------------------
 
     def _due(self, segment: int) -> int | None:

@@ -133,7 +133,9 @@ class RetentionWorker:
         if group is None:
             return False
         if looks >= LOOKS_MAX:
-            raise TgresError(f"{group.series} series are in the store, but not known here; restart the server")
+            raise TgresError(
+                f"{group.series} series are in the store, but not known here; restart the server"
+            )
         await asyncio.sleep(RETRY_S)
         return True
 

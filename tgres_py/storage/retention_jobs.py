@@ -34,6 +34,7 @@ class Job:
     state: str
     rate: float  # series/s at most, 0 = as fast as the server can spare
     what: str
+    series: int
     failure: str
     created_at_s: int
     finished_at_s: int | None
@@ -117,7 +118,9 @@ class RetentionJobs:
     ) -> int:
         """A running job that moves series (rows of rrd) from bundle to bundle; its id."""
         async with self._pool.use() as connection, connection.transaction():
-            job: int = await connection.fetchval(query("create_retention_job"), rate, what)
+            job: int = await connection.fetchval(
+                query("create_retention_job"), rate, what, len(old_ids)
+            )
             columns = [a.tolist() for a in (old_ids, old_bundles, new_bundles)]
             await connection.execute(
                 query("add_retention_moves"), job, *columns, timeout=SLOW_TIMEOUT_S

@@ -5,6 +5,7 @@ CREATE TABLE retention_job (
     state       text NOT NULL,
     rate        float8 NOT NULL DEFAULT 0,
     what        text NOT NULL DEFAULT '',
+    series      bigint NOT NULL DEFAULT 0,
     failure     text NOT NULL DEFAULT '',
     created_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz

@@ -1,14 +1,14 @@
 -- The statements of changes of retention; each is known to the code by the name above it.
 
 -- name: create_retention_job
-INSERT INTO retention_job (state, rate, what) VALUES ('running', $1, $2) RETURNING id
+INSERT INTO retention_job (state, rate, what, series) VALUES ('running', $1, $2, $3) RETURNING id
 
 -- name: add_retention_moves
 INSERT INTO retention_move (job_id, old_id, old_bundle, new_bundle)
 SELECT $1, new.* FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS new (old_id, old_bundle, new_bundle)
 
 -- name: retention_jobs
-SELECT j.id, j.state, j.rate, j.what, j.failure,
+SELECT j.id, j.state, j.rate, j.what, j.series, j.failure,
        extract(epoch FROM j.created_at)::bigint AS created_at_s,
        extract(epoch FROM j.finished_at)::bigint AS finished_at_s,
        count(m.job_id) FILTER (WHERE m.state IN ('waiting', 'copying')) AS waiting,
