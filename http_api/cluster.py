@@ -279,6 +279,8 @@ async def _read(body: bytes, read: Callable[[], T]) -> T:
 
 def with_found(nodes: Iterable[FindNode], found: Found) -> list[FindNode]:
     """Our nodes and those that other nodes have, each path once, in the order of their paths."""
+    if not found.nodes and not found.branches:
+        return list(nodes)
     out = {node.path: node for node in nodes}
     for path in found.nodes.keys() | found.branches:
         known = out.get(path) or FindNode(path, path.rpartition(".")[2], False, False)
