@@ -98,6 +98,8 @@ class StatsdService:
 
     async def reconfigure(self, settings: StatsdSettings, given: Mapping[str, Any]) -> None:
         """Takes new settings over from the next line and flush on; those of RESTART are as before."""
+        if settings != self.aggregator.settings:
+            log.info("changed settings of [statsd] are taken over")
         self.aggregator.reconfigure(settings)
         self.management.reconfigure(settings, given)
         await self.flush.reconfigure(settings)

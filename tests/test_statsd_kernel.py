@@ -95,7 +95,7 @@ def numbers(flush: Flushes, now_s: int) -> dict[str, float]:
     st.integers(0, 9),
     st.sampled_from(["", "a", "a.b"]),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_twins_agree(
     flushes: list[list[str]], deletes: bool, keys: int, values: int, gone: str
 ) -> None:

@@ -16,7 +16,7 @@ from receivers.statsd_service import StatsdService, StreamLimits
 from tests.fake_sink import FakeSink
 from tgres_py.errors import ConfigError
 from tgres_py.model.points import Reason
-from tgres_py.model.retention import make_bundle, parse_retention
+from tgres_py.model.retention import Cf, make_bundle, parse_retention
 from tgres_py.statsd.listen import StatsdServer
 from tgres_py.statsd.names import with_tag_values
 from tgres_py.statsd.settings import from_table
@@ -227,7 +227,8 @@ async def test_tags_without_a_value_are_stored_with_one() -> None:
 def test_an_archive_with_longer_steps_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     check = StepCheck(10.0)
     for name, retention in (("a", "10s:1h"), ("b", "1m:1d"), ("c", "1m:1d"), ("d", "1s:1h")):
-        check.check(make_bundle(parse_retention(retention)), name)
+        for cf in (Cf.AVERAGE, Cf.SUM):
+            check.check(make_bundle(parse_retention(retention), cf), name)
     (record,) = caplog.records
     assert record.getMessage().startswith(
         "b gets an archive of 60 s steps, but flushes come every 10 s"
