@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +19,14 @@ from tgres_py.cli.rows import duration, size
 from tgres_py.config import Settings, load
 from tgres_py.ingest.registry import Registry
 from tgres_py.machine import cpus
-from tgres_py.migrate.files import LeftOut, Listing, list_files
-from tgres_py.migrate.load import Options
+from tgres_py.migrate.crew import Crew
+from tgres_py.migrate.files import Found, LeftOut, Listing, list_files
+from tgres_py.migrate.load import Options, Report
 from tgres_py.migrate.points import PointLoader, PointsReport
 from tgres_py.migrate.target import open_target, settled
 from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
 from tgres_py.migrate.times import parse_time
-from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder
+from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder, verify_folder
 from tgres_py.model.points import PointBlock
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,11 +52,14 @@ def store_options(function: F) -> F:
     return config_option(data_dir(dsn(function)))
 
 
+def rule_files(function: F) -> F:
+    """Adds --schemas and --aggregation."""
+    return setting_option("schemas")(setting_option("aggregation")(function))
+
+
 def rule_options(function: F) -> F:
     """Adds --schemas, --aggregation and --retention: the archives of new series."""
-    for name in ("retention", "aggregation", "schemas"):
-        function = setting_option(name)(function)
-    return function
+    return rule_files(setting_option("retention")(function))
 
 
 @import_.command()
@@ -62,23 +67,34 @@ def rule_options(function: F) -> F:
 @store_options
 @click.option("--prefix", default="", help="Put PREFIX. before all names.")
 @click.option("--since", help="Leave out slots older than this: 30d, 2026-01-31, an epoch …")
+@click.option(
+    "--retention",
+    "archives",
+    type=click.Choice(["file", "rules"]),
+    default="file",
+    show_default=True,
+    help="Archives of new series: those of their files, or those of the rules.",
+)
+@rule_files
 @click.option("--jobs", type=click.IntRange(1, 64), help="Processes [default: one per core].")
 @click.option("--skip-empty", is_flag=True, help="Make no series for files without any point.")
 @click.option("--again", is_flag=True, help="Also read files that an earlier import has finished.")
+@click.option("--verify", is_flag=True, help="Compare all slots afterwards.")
 @click.option("--dry-run", "only_look", is_flag=True, help="Only say what would be imported.")
 @json_option
 def whisper(
     folder: Path,
-    dsn: str | None,
-    data_dir: str | None,
     config_file: str | None,
     prefix: str,
     since: str | None,
+    archives: str,
     jobs: int | None,
     skip_empty: bool,
     again: bool,
+    verify: bool,
     only_look: bool,
     as_json: bool,
+    **setting_texts: Any,
 ) -> None:
     """Copy carbon's files (*.wsp) below FOLDER: every archive, slot for slot.
 
@@ -87,7 +103,8 @@ def whisper(
 
     Exit code 4: done, but some files were left out; they are listed.
     """
-    settings = load(config_file, {"dsn": dsn, "data_dir": data_dir})
+    settings = load(config_file, setting_texts)
+    settings.rule_set()
     now_s = clock.now_s()
     since_s = parse_time(since, now_s, "--since") if since else 0
     listing = list_files(folder, prefix, settings.name_bytes_max)
@@ -98,12 +115,19 @@ def whisper(
         if only_look:
             outcome = dry_run(folder, listing, since_s, progress)
         else:
-            outcome = asyncio.run(_import(settings, listing, options, jobs, again, progress))
+            rules = (config_file, setting_texts) if archives == "rules" else None
+            crew = Crew("", settings.store_timeout_s, jobs or cpus(), rules)
+            outcome = asyncio.run(_import(settings, crew, listing, options, again, progress))
+    if verify and not only_look:
+        left_out = {one.path for one in outcome.report.left_out}
+        files = [file for file in listing.files if file.path not in left_out]
+        with _bar(len(files), as_json) as progress:
+            outcome.verified = asyncio.run(_verify(settings, crew, files, options, progress))
     if as_json:
         print_json(outcome.as_data())
     else:
         click.echo(_text(outcome, only_look))
-    if outcome.report.left_out:
+    if not outcome.complete:
         raise SystemExit(EXIT_PARTLY)
 
 
@@ -201,23 +225,22 @@ def _points_text(data: dict[str, Any], refused: Refused) -> str:
 
 async def _import(
     settings: Settings,
+    crew: Crew,
     listing: Listing,
     options: Options,
-    jobs: int | None,
     again: bool,
     progress: Progress,
 ) -> Outcome:
     async with open_target(settings) as (dsn, store), settled(store, options.now_s):
-        return await import_folder(
-            dsn,
-            store,
-            listing,
-            options,
-            jobs=jobs or cpus(),
-            again=again,
-            timeout_s=settings.store_timeout_s,
-            progress=progress,
-        )
+        crew = replace(crew, dsn=dsn)
+        return await import_folder(crew, store, listing, options, again=again, progress=progress)
+
+
+async def _verify(
+    settings: Settings, crew: Crew, files: list[Found], options: Options, progress: Progress
+) -> Report:
+    async with open_target(settings) as (dsn, _):
+        return await verify_folder(replace(crew, dsn=dsn), files, options, progress)
 
 
 @contextmanager
@@ -257,7 +280,14 @@ def _text(outcome: Outcome, only_looked: bool) -> str:
             )
     for text, count in report.retentions.most_common():
         lines.append(f"  {count:>9,} × {text}")
-    return "\n".join([*lines, *_left_out(report.left_out)])
+    lines += _left_out(report.left_out)
+    if (verified := outcome.verified) is not None:
+        lines.append(
+            f"{verified.files:,} files compared, {verified.slots:,} slots: {verified.missing:,} missing,"
+            f" {verified.different:,} with another value"
+        )
+        lines += _left_out(verified.left_out)
+    return "\n".join(lines)
 
 
 def _left_out(left_out: list[LeftOut]) -> list[str]:

@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.migrate.files import Found
@@ -21,16 +22,32 @@ class WorkerFailed(ConfigError):
     """A worker process ended by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How many processes, what they connect to, and which arguments ``config.load`` has for the rules of new
+    series (None: files' own archives)."""
+
+    dsn: str
+    timeout_s: float
+    jobs: int
+    rules: tuple[str | None, dict[str, Any]] | None = None
+
+
 async def load_files(
-    dsn: str, timeout_s: float, options: Options, parts: Iterable[list[Found]], jobs: int
+    crew: Crew, options: Options, parts: Iterable[list[Found]]
 ) -> AsyncIterator[tuple[int, Report]]:
-    """Imports the parts in ``jobs`` processes: (files of the part, what became of them), as they are done.
+    """Imports (or compares) the parts: (files of the part, what became of them), as they are done.
 
     StoreUnavailable when PostgreSQL is away: what was finished is remembered.
     """
     waiting = iter(parts)
     done: asyncio.Queue[tuple[int, Report] | Exception | None] = asyncio.Queue()
-    head = {"dsn": dsn, "timeout_s": timeout_s, "options": asdict(options)}
+    head = {
+        "dsn": crew.dsn,
+        "timeout_s": crew.timeout_s,
+        "options": asdict(options),
+        "rules": crew.rules,
+    }
 
     async def work() -> None:
         try:
@@ -40,9 +57,9 @@ async def load_files(
         except Exception as error:
             done.put_nowait(error)
 
-    tasks = [asyncio.create_task(work(), name=f"import-{i}") for i in range(jobs)]
+    tasks = [asyncio.create_task(work(), name=f"import-{i}") for i in range(crew.jobs)]
     try:
-        running = jobs
+        running = crew.jobs
         while running:
             result = await done.get()
             if isinstance(result, Exception):

@@ -8,6 +8,7 @@ was interrupted is just repeated; files that were finished are left out then.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,22 +35,26 @@ from tgres_py.storage.importing import FileMark, ImportStore
 SLOTS_TOGETHER = 1_000_000
 SERIES_TOGETHER = 2_000
 
+MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``now_s``: what "within the retention" is measured against; ``since_s``: older slots are left out (0 = none)."""
+    """``now_s``: what "within the retention" is measured against; ``since_s``: older slots are left out (0 = none);
+    ``verify``: files are compared, not imported."""
 
     root: str
     now_s: int
     since_s: int = 0
     skip_empty: bool = False
+    verify: bool = False
 
 
 @dataclass(slots=True)
 class Report:
     """What became of some files. ``slots``: known slots found within the retention; ``outside``: those found that are
-    older or from the future; ``converted``: series that exist under other archives than their files have;
-    ``retentions``: files by retention, method and xFilesFactor."""
+    older or from the future; ``converted``: series that have other archives than their files;
+    ``retentions``: files by retention, method and xFilesFactor; ``missing``, ``different``: see ``Verifier``."""
 
     files: int = 0
     converted: int = 0
@@ -57,16 +62,23 @@ class Report:
     slots: int = 0
     outside: int = 0
     bytes: int = 0
+    missing: int = 0
+    different: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     retentions: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Report) -> None:
-        self.files += other.files
-        self.converted += other.converted
-        self.empty += other.empty
-        self.slots += other.slots
-        self.outside += other.outside
-        self.bytes += other.bytes
+        for name in (
+            "files",
+            "converted",
+            "empty",
+            "slots",
+            "outside",
+            "bytes",
+            "missing",
+            "different",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.left_out += other.left_out
         self.retentions.update(other.retentions)
 
@@ -97,9 +109,13 @@ class _Series:
 class Loader:
     """Reads files and writes what they hold, about a million slots at a time."""
 
-    def __init__(self, store: ImportStore, options: Options) -> None:
+    def __init__(
+        self, store: ImportStore, options: Options, match_many: MatchMany | None = None
+    ) -> None:
+        """``match_many``: archives of new series by name; None: those of their files."""
         self._store = store
         self._options = options
+        self._match_many = match_many
         self._bundle_ids: dict[BundleSpec, int] = {}
         self._bundles: dict[int, BundleSpec] = {}
         self._specs: dict[Header, BundleSpec] = {}
@@ -146,8 +162,11 @@ class Loader:
 
     async def _write(self, waiting: list[_Series], report: Report) -> None:
         names = [series.file.name for series in waiting]
-        wanted = await self._bundles_of([series.spec for series in waiting])
-        lived = await self._store.known_names(names)
+        specs = [series.spec for series in waiting]
+        if self._match_many is not None:
+            specs = list(self._match_many(names))
+        wanted = await self._bundles_of(specs)
+        lived = await self._store.series_of(names)
         rrd_ids, found = await self._store.create_series(names, wanted)
         fresh = [number for number, name in enumerate(names) if name not in lived]
         await self._store.announce(rrd_ids[fresh])  # a running server takes these archives then
@@ -155,13 +174,14 @@ class Loader:
         older: dict[BundleSpec, list[tuple[int, list[Points]]]] = {}
         marks = []
         for number, series in enumerate(waiting):
-            spec = series.spec
+            spec = specs[number]
             points = [(known.slots, known.values) for known in series.known]
             report.files += 1
             report.slots += series.slots
-            report.retentions[spec_text(spec)] += 1
+            report.retentions[spec_text(series.spec)] += 1
             if found[number] != wanted[number]:
                 spec = await self._spec(int(found[number]))
+            if spec != series.spec:
                 points = converted(series.spec, spec, points, self._options.now_s)
                 report.converted += 1
             for place, (archive, (slots, values)) in enumerate(

@@ -135,7 +135,7 @@ class PointLoader:
         bundles = await store.ensure_bundles(list(dict.fromkeys(specs)))
         number_of = dict(zip(dict.fromkeys(specs), bundles, strict=True))
         wanted = np.array([number_of[spec] for spec in specs], np.int32)
-        lived = await store.known_names(names)
+        lived = await store.series_of(names)
         rrd_ids, bundle_ids = await store.create_series(names, wanted)
         fresh = [number for number, name in enumerate(names) if name not in lived]
         await store.announce(rrd_ids[fresh])

@@ -29,6 +29,8 @@ METADATA = struct.Struct(">LLfL")
 INFO = struct.Struct(">LLL")
 POINT = np.dtype([("time_s", ">u4"), ("value", ">f8")])
 
+COMPRESSED = b"whisper_compressed"
+
 METHODS = {
     1: Cf.AVERAGE,
     2: Cf.SUM,
@@ -85,6 +87,8 @@ def parse_header(data: bytes | memoryview) -> Header:
     """The header of a file's bytes. WhisperCorrupt."""
     if len(data) == 0:
         raise WhisperCorrupt("it is empty")
+    if bytes(data[: len(COMPRESSED)]) == COMPRESSED:
+        raise WhisperCorrupt("it is in go-carbon's compressed format, which is another one")
     if len(data) < METADATA.size:
         raise WhisperCorrupt(f"it has {len(data)} bytes, fewer than the header")
     code, _, xff, count = METADATA.unpack_from(data)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tgres_py import clock
-from tgres_py.migrate.crew import load_files
+from tgres_py.migrate.crew import Crew, load_files
 from tgres_py.migrate.files import Found, LeftOut, Listing, batches
 from tgres_py.migrate.load import Options, Report, header_text
 from tgres_py.migrate.whisper_file import WhisperCorrupt
@@ -29,11 +29,18 @@ class Outcome:
     older: int = 0
     unchanged: int = 0
     report: Report = field(default_factory=Report)
+    verified: Report | None = None
     seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out, missing or different."""
+        both = [self.report, self.verified or Report()]
+        return not any(one.left_out or one.missing or one.different for one in both)
 
     def as_data(self) -> dict[str, Any]:
         report = self.report
-        return {
+        data = {
             "files": self.found,
             "imported": report.files,
             "converted": report.converted,
@@ -50,6 +57,15 @@ class Outcome:
             ],
             "seconds": round(self.seconds, 3),
         }
+        if (verified := self.verified) is not None:
+            data["verified"] = {
+                "files": verified.files,
+                "slots": verified.slots,
+                "missing": verified.missing,
+                "different": verified.different,
+                "left_out": [one._asdict() for one in verified.left_out],
+            }
+        return data
 
 
 async def not_done(
@@ -70,14 +86,12 @@ async def not_done(
 
 
 async def import_folder(
-    dsn: str,
+    crew: Crew,
     store: ImportStore,
     listing: Listing,
     options: Options,
     *,
-    jobs: int,
     again: bool = False,
-    timeout_s: float = 30.0,
     progress: Progress = lambda _files: None,
 ) -> Outcome:
     """Imports the files of a listing. ``progress`` is told how many files are done with, each time some are.
@@ -97,13 +111,31 @@ async def import_folder(
             outcome.unchanged += done
             progress(done)
         files = todo
-    together = max(1, min(FILES_TOGETHER, len(files) // jobs))
-    parts = batches(files, together)
-    async for count, report in load_files(dsn, timeout_s, options, parts, jobs):
-        outcome.report.add(report)
-        progress(count)
+    await _share(crew, options, files, outcome.report, progress)
     outcome.seconds = clock.monotonic() - begin
     return outcome
+
+
+async def verify_folder(
+    crew: Crew,
+    files: list[Found],
+    options: Options,
+    progress: Progress = lambda _files: None,
+) -> Report:
+    """Compares files with the store."""
+    report = Report()
+    files = _changed_since(files, options.since_s)
+    await _share(crew, replace(options, verify=True), files, report, progress)
+    return report
+
+
+async def _share(
+    crew: Crew, options: Options, files: list[Found], report: Report, progress: Progress
+) -> None:
+    together = max(1, min(FILES_TOGETHER, len(files) // (8 * crew.jobs)))
+    async for count, part in load_files(crew, options, batches(files, together)):
+        report.add(part)
+        progress(count)
 
 
 def dry_run(root: Path, listing: Listing, since_s: int, progress: Progress) -> Outcome:

@@ -1,6 +1,7 @@
 """A process that imports files for the one that started it.
 
-It reads JSON lines and answers each with one: first {"dsn", "options"}, then a list of files each. It ends when its
+It reads JSON lines and answers each with one: first {"dsn", "timeout_s", "options",
+"rules"}, then a list of files each. ``rules``: arguments of ``config.load``, or null. It ends when its
 input does, so that nothing is left when its parent is killed.
 """
 
@@ -11,9 +12,11 @@ import json
 import sys
 from typing import Any
 
+from tgres_py.config import load
 from tgres_py.errors import StoreUnavailable, TgresError
 from tgres_py.migrate.files import Found
 from tgres_py.migrate.load import Loader, Options
+from tgres_py.migrate.verify import Verifier
 from tgres_py.storage.importing import ImportStore
 
 
@@ -21,18 +24,24 @@ async def serve() -> None:
     """Answers until the input ends."""
     head = json.loads(sys.stdin.readline())
     store = ImportStore(head["dsn"], command_timeout_s=head["timeout_s"])
-    loader = Loader(store, Options(**head["options"]))
+    options = Options(**head["options"])
+    worker: Loader | Verifier
+    if options.verify:
+        worker = Verifier(store, options)
+    else:
+        rules = load(*head["rules"]).rule_set() if head["rules"] else None
+        worker = Loader(store, options, rules.match_many if rules else None)
     try:
         for line in sys.stdin:
-            answer = await _answer(loader, [Found(*one) for one in json.loads(line)])
+            answer = await _answer(worker, [Found(*one) for one in json.loads(line)])
             print(json.dumps(answer), flush=True)
     finally:
         await store.close()
 
 
-async def _answer(loader: Loader, files: list[Found]) -> dict[str, Any]:
+async def _answer(worker: Loader | Verifier, files: list[Found]) -> dict[str, Any]:
     try:
-        return (await loader.load(files)).as_data()
+        return (await worker.load(files)).as_data()
     except TgresError as error:
         return {"error": str(error), "unavailable": isinstance(error, StoreUnavailable)}
 

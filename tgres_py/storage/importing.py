@@ -111,11 +111,11 @@ class ImportStore(PostgresStore):
             ring=archive,
         )
 
-    async def known_names(self, names: Sequence[str]) -> set[str]:
-        """Those of the names that have a row."""
+    async def series_of(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(rrd_id, bundle_id) of those of the names that have a row."""
         async with self._pool.use() as connection:
-            rows = await connection.fetch(query("known_names"), list(names))
-        return {row["name"] for row in rows}
+            rows = await connection.fetch(query("series_of_names"), list(names))
+        return {row["name"]: (row["id"], row["bundle_id"]) for row in rows}
 
     async def finished(self, names: Sequence[str]) -> dict[str, FileMark]:
         """The files that were imported for these series, by name."""

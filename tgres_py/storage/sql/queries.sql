@@ -40,8 +40,8 @@ WHERE locktype = 'advisory' AND objsubid = 1 AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND classid::bigint << 32 | objid::bigint = $1
 
--- name: known_names
-SELECT name FROM rrd WHERE name = any($1::text[])
+-- name: series_of_names
+SELECT name, id, bundle_id FROM rrd WHERE name = any($1::text[])
 
 -- name: import_finished
 -- Files of the given series that were imported; a series that was removed since counts as not imported.
