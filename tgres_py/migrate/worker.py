@@ -12,10 +12,9 @@ import json
 import sys
 from typing import Any
 
-from tgres_py.config import load
 from tgres_py.errors import StoreUnavailable, TgresError
 from tgres_py.migrate.files import Found
-from tgres_py.migrate.load import Loader, Options
+from tgres_py.migrate.load import Loader, MatchMany, Options
 from tgres_py.migrate.verify import Verifier
 from tgres_py.storage.importing import ImportStore
 
@@ -29,14 +28,21 @@ async def serve() -> None:
     if options.verify:
         worker = Verifier(store, options)
     else:
-        rules = load(*head["rules"]).rule_set() if head["rules"] else None
-        worker = Loader(store, options, rules.match_many if rules else None)
+        worker = Loader(store, options, _rules(head["rules"]))
     try:
         for line in sys.stdin:
             answer = await _answer(worker, [Found(*one) for one in json.loads(line)])
             print(json.dumps(answer), flush=True)
     finally:
         await store.close()
+
+
+def _rules(arguments: list[Any] | None) -> MatchMany | None:
+    if arguments is None:
+        return None
+    from tgres_py.config import load  # half of the time that a worker takes to start
+
+    return load(*arguments).rule_set().match_many
 
 
 async def _answer(worker: Loader | Verifier, files: list[Found]) -> dict[str, Any]:
