@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -120,6 +121,29 @@ def test_client_verbs_do_not_import_the_server_s_modules() -> None:
 def test_every_verb_has_help(verb: str) -> None:
     result = tgres(verb, "--help")
     assert result.exit_code == 0 and "Usage:" in result.output
+
+
+def commands(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands that do something, by their words."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from commands(below, f"{path} {name}".strip())
+
+
+def test_every_verb_with_an_answer_prints_json() -> None:
+    # these run on, or their output is a file of a format of its own
+    others = {"serve", "completion", "export csv", "export carbon"}
+    without = {
+        path
+        for path, command in commands(main)
+        if not any(parameter.name == "as_json" for parameter in command.params)
+    }
+    assert without == others
 
 
 def test_serve_has_an_option_for_each_setting() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import fields, replace
@@ -309,6 +310,12 @@ def test_the_command_prints_toml_that_is_accepted(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert loaded(tmp_path, result.output).statsd_table.gaugesMaxTTL == 4
     assert "#   nonsense: not a setting" in result.output
+    answer = json.loads(
+        CliRunner().invoke(main, ["config", "import-statsd", "--json", str(source)]).output
+    )
+    assert answer["statsd"]["gaugesMaxTTL"] == 4
+    reasons = {one["setting"]: one["reason"] for one in answer["not_carried_over"]}
+    assert reasons["nonsense"].startswith("not a setting")
     source.write_text("{a: 'x}", encoding="utf-8")
     result = CliRunner().invoke(main, ["config", "import-statsd", str(source)])
     assert result.exit_code != 0

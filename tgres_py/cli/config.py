@@ -87,7 +87,8 @@ def sample(as_json: bool) -> None:
 
 @config.command("import-statsd")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def import_statsd(file: Path) -> None:
+@json_option
+def import_statsd(file: Path, as_json: bool) -> None:
     """Print the settings of a config.js of etsy's statsd as TOML; nothing of it is run.
 
     Comments at the head list what could not be carried over.
@@ -97,4 +98,8 @@ def import_statsd(file: Path) -> None:
     except (ConfigError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{file}: {reason}") from None
-    click.echo(imported.toml(str(file)), nl=False)
+    if as_json:
+        left = [{"setting": key, "reason": reason} for key, reason in imported.left]
+        print_json({"statsd": imported.table, "not_carried_over": left})
+    else:
+        click.echo(imported.toml(str(file)), nl=False)

@@ -10,7 +10,9 @@ from tgres_py.model.retention import BundleSpec, format_retention, pairs_of
 from tgres_py.storage.inspect import PostgresFacts
 
 DEAD_MIN = 100_000  # rows; below that bloat is no matter
-DEAD_SHARE = 2.0  # of the live ones: partial chunks written anew leave as many dead rows as live ones
+DEAD_SHARE = (
+    2.0  # of the live ones: partial chunks written anew leave as many dead rows as live ones
+)
 INDEX_SHARE = 1.0  # of the table's own size
 INDEX_BYTES_MIN = 64 << 20
 AGE_WARNING, AGE_ERROR = 1_000_000_000, 1_500_000_000  # at 2^31 it stops writing

@@ -40,34 +40,34 @@ async def ring_facts(live: Live) -> RingFacts:
     ring = live.ring
     stride = max(1, -(-ring.segments // SEGMENTS_MAX))
     for segment in range(0, ring.segments, stride):
-        _look(live, segment, facts)
-        await asyncio.sleep(0)
+        await _look(live, segment, facts)
     return facts
 
 
-def _look(live: Live, segment: int, facts: RingFacts) -> None:
+async def _look(live: Live, segment: int, facts: RingFacts) -> None:
     registry = live.registry
     spec = registry.bundle_specs[registry.segment_bundle[segment]]
     low, high = live.ring.span(segment)
     first = max(low, high - rings.rows_wanted(spec))
     if first >= high or not live.ring.used(segment):
         return
-    block = live.ring.block(segment, first, high)
     members = registry.ids_of_segment(segment)
-    facts.looked_at += len(members)
-    step_s = spec.archives[0].step_s
-    pattern = rings.pattern_of(block)
-    for place in np.flatnonzero(pattern.slow):
-        key = step_s, step_s * round(float(pattern.interval[place]))
+    block = live.ring.block(segment, first, high)[:, : len(members)]
+    steps = [archive.step_s for archive in spec.archives]
+    pattern = await asyncio.to_thread(rings.pattern_of, block)
+    lives = registry.bundle_of[members] >= 0
+    facts.looked_at += int(lives.sum())
+    for place in np.flatnonzero(pattern.slow & lives):
+        key = steps[0], steps[0] * round(float(pattern.interval[place]))
         _keep(facts.slow[key], registry, members, place)
-    for place in np.flatnonzero(pattern.uneven):
-        interval_s = round(step_s * float(pattern.interval[place]), 0)
-        _keep(facts.uneven[step_s, interval_s], registry, members, place)
-    if len(spec.archives) > 1:
-        coarse_s = spec.archives[1].step_s
-        unmet = rings.unmet_xff(block, first, coarse_s // step_s, spec.xff)
-        for place in np.flatnonzero(unmet):
-            _keep(facts.unmet[step_s, coarse_s, spec.xff], registry, members, place)
+    for place in np.flatnonzero(pattern.uneven & lives):
+        interval_s = round(steps[0] * float(pattern.interval[place]), 0)
+        _keep(facts.uneven[steps[0], interval_s], registry, members, place)
+    if len(steps) > 1:
+        ratio = steps[1] // steps[0]
+        unmet = await asyncio.to_thread(rings.unmet_xff, block, first, ratio, spec.xff)
+        for place in np.flatnonzero(unmet & lives):
+            _keep(facts.unmet[steps[0], steps[1], spec.xff], registry, members, place)
 
 
 def _keep(names: list[str], registry: Registry, members: Ids, place: np.intp) -> None:
