@@ -23,7 +23,7 @@ def kernels() -> list[Extension]:
             [path.as_posix()],
             include_dirs=[numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-            extra_compile_args=["-O3"],
+            extra_compile_args=["-O3", "-g0"],  # debug symbols would be three quarters of a wheel
         )
         for path in sorted(Path("tgres_py/kernels").glob("*.pyx"))
     ]
@@ -33,4 +33,5 @@ def kernels() -> list[Extension]:
     return built
 
 
-setup(ext_modules=kernels())
+# setuptools compiles one after the other unless it is told.
+setup(ext_modules=kernels(), options={"build_ext": {"parallel": os.cpu_count()}})
