@@ -26,6 +26,7 @@ from tgres_py.ingest.journal import Journal, Kind, Record
 from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Floats, Reader, archives_of
 from tgres_py.ingest.rows import joined, rows_of_block
+from tgres_py.ingest.takeover import take_over
 from tgres_py.kernels import FLOOR_NONE
 from tgres_py.measure import Histogram
 from tgres_py.model.points import Ids, Reason
@@ -189,13 +190,15 @@ class Flusher:
             except BaseException:
                 registry.give_back(ids)
                 raise
-            registry.set_rows(ids, rrd_ids)
+            other = found != bundles
+            registry.set_rows(ids[~other], rrd_ids[~other])
             self.intake.journal_names()
-            if (found != bundles).any():
-                log.warning(
-                    "%d series stand in the store under another retention; restart to take it over",
-                    int((found != bundles).sum()),
-                )
+            if other.any():
+                try:
+                    await take_over(self.intake, self.store, ids[other], rrd_ids[other], found[other])
+                except BaseException:
+                    registry.give_back(ids[other])
+                    raise
 
     async def flush_names(self) -> None:
         """All series have their rows. StoreUnavailable."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tgres_py.config import Settings
-from tgres_py.errors import ConfigError
+from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn
 from tgres_py.storage.importing import ImportStore
 
@@ -50,13 +50,23 @@ async def settled(store: ImportStore, now_s: int) -> AsyncIterator[None]:
     Before it they put what they hold of this time into the store: only there it can be told what is known. After it
     once more, for series that they made meanwhile: what was imported for these would stay hidden behind their rings.
     """
-    for_all_steps_s = now_s + 1
-    if not await store.settle(for_all_steps_s):
-        log.warning(
-            "a running server gave no answer: coarse slots around its first points may lack a part"
+    lock = await store.live_lock(shared=True)
+    if lock is None:
+        raise BadRequest(
+            "somebody changes archives in this store without a server: wait until that is done"
         )
-    yield
-    if not await store.settle(for_all_steps_s):
-        log.warning(
-            "a running server gave no answer: it shows what was imported after its next flush"
-        )
+    try:
+        if busy := len(await store.busy_series()):
+            raise BadRequest(
+                f"a retention job is moving {busy:,} series: import when it is done (tgres retention status)"
+            )
+        await _settle(store, now_s + 1, "coarse slots around its first points may lack a part")
+        yield
+        await _settle(store, now_s + 1, "it shows what was imported after its next flush")
+    finally:
+        lock.release()
+
+
+async def _settle(store: ImportStore, time_s: int, otherwise: str) -> None:
+    if not await store.settle(time_s):
+        log.warning("a running server gave no answer: %s", otherwise)

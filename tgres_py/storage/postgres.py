@@ -44,7 +44,7 @@ LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
 SETTLE_CHANNEL = "tgres_settle"
 SETTLED_CHANNEL = "tgres_settled"
-SERVER_LOCK = 0x746772657301  # shared by every server that listens on SETTLE_CHANNEL
+SERVER_LOCK = 0x746772657302  # shared by every server that listens on SETTLE_CHANNEL
 NOTICES_MAX = 1_000
 EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
