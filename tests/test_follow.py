@@ -170,3 +170,143 @@ def test_names_and_points_equal_plain_dicts(steps: list[tuple[Any, ...]]) -> Non
             asyncio.run(run_steps(steps, Path(folder)))
         finally:
             clock.replace_source(None)
+
+
+# -- one thing at a time -------------------------------------------------------------------------
+
+
+async def test_points_that_came_under_a_new_name_reach_its_series(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    memory(rig).rename({"a": "b"})
+    rig.add([("b", NOW_S + 10, 2.0)])  # the server hasn't heard of it
+    rig.now_s += 20
+    await follow(rig)
+    assert await known(rig, "b") == {0: 1.0, 10: 2.0}
+    await rig.flusher.flush_now()
+    await restart(rig)
+    assert await known(rig, "b") == {0: 1.0, 10: 2.0}
+    assert rig.registry.table.get(b"a") == -1 and index(rig) == ["b"]
+
+
+async def test_points_that_came_under_a_new_name_with_a_row_reach_its_series(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    memory(rig).rename({"a": "b"})
+    rig.add([("b", NOW_S + 10, 2.0)])
+    await rig.flusher.create_rows()  # which is that of a
+    await follow(rig, 1)
+    await follow(rig)
+    assert await known(rig, "b") == {0: 1.0, 10: 2.0}
+    rig.now_s += 500
+    await rig.flusher.flush_now()
+    assert await known(rig, "b") == {0: 1.0, 10: 2.0}
+
+
+async def test_names_that_are_handed_on_in_a_circle(rig: Rig) -> None:
+    names = ["a", "a.b", "c.d"]
+    rig.add([(name, NOW_S, float(i)) for i, name in enumerate(names)])
+    await rig.flusher.create_rows()
+    memory(rig).rename({"a": "a.b", "a.b": "c.d", "c.d": "a"})
+    for row in (2, 1, 3):  # the server hears of one after the other
+        await follow(rig, row)
+    assert [await known(rig, name) for name in names] == [{0: 2.0}, {0: 0.0}, {0: 1.0}]
+    assert index(rig) == names
+
+
+async def test_series_of_others_are_taken_up_with_what_the_store_holds(rig: Rig) -> None:
+    other = Rig(rig.store, rig.folder.parent / "other", SPEC, now_s=NOW_S)
+    await other.start()
+    other.add([("a", NOW_S, 1.0), ("b;x=1", NOW_S, 2.0)])
+    await other.flusher.flush_now()
+    other.journal.close()
+    clock.replace_source(lambda: rig.now_s)
+    await follow(rig)
+    assert index(rig) == ["a", "b;x=1"]
+    assert await known(rig, "a") == {0: 1.0}
+    rig.now_s += 200
+    rig.add([("a", NOW_S + 200, 3.0), ("a", NOW_S + 10, 4.0)])
+    assert await known(rig, "a") == {0: 1.0, 10: 4.0, 200: 3.0}
+    await restart(rig)
+    assert await known(rig, "a") == {0: 1.0, 10: 4.0, 200: 3.0}
+
+
+async def test_untagged_series_are_told(rig: Rig) -> None:
+    rig.add([("b;x=1", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    await rig.store.set_tagged(["b;x=1"], False)
+    row = memory(rig).trash("b;x=1")
+    await follow(rig, row)
+    memory(rig).restore(row)
+    done = await rig.follower.apply(np.array([row], np.int64))
+    assert (done.named, done.untagged) == (1, ["b;x=1"])
+
+
+async def test_a_name_that_lives_again_is_not_restored(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    row = memory(rig).trash("a")
+    await follow(rig, row)
+    rig.add([("a", NOW_S + 10, 2.0)])
+    await rig.flusher.create_rows()
+    assert not memory(rig).restore(row)
+    assert await known(rig, "a") == {10: 2.0}
+    memory(rig).rename({"a": "c.d"})
+    assert memory(rig).restore(row)
+    await follow(rig)
+    assert await known(rig, "a") == {0: 1.0} and await known(rig, "c.d") == {10: 2.0}
+
+
+async def test_what_a_removed_series_holds_is_still_written(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    row = memory(rig).trash("a")
+    await follow(rig, row)
+    rig.now_s += 1_000
+    for _ in range(20):
+        await rig.tick()
+        rig.now_s += 100
+    stored = await rig.store.read_chunks(np.array([row]), 0, 12, 0, 1 << 40)
+    assert np.nansum(stored.dp) == 1.0
+    assert memory(rig).last_s == {row: NOW_S}
+
+
+async def test_what_was_purged_is_not_written_again(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    row = memory(rig).trash("a")
+    memory(rig).purge(row)
+    await follow(rig, row)
+    await rig.flusher.flush_now()
+    await restart(rig)
+    await rig.flusher.flush_now()
+    assert len(await rig.store.read_chunks(np.array([row]), 0, 12, 0, 1 << 40)) == 0
+    assert await known(rig, "a") == {}
+
+
+async def test_a_journal_of_a_later_state_of_the_store_goes_by_names(rig: Rig) -> None:
+    """The database was set back to a backup that doesn't know the series yet."""
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    await rig.kill()
+    store = MemoryStore()
+    await store.set_journal_id(rig.journal.journal_id)
+    rig.store = store
+    await rig.start()
+    assert await known(rig, "a") == {0: 1.0}
+
+
+async def test_a_move_under_another_bundle_keeps_the_name(rig: Rig) -> None:
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.create_rows()
+    old = rig.registry.table.get(b"a")
+    bundle = rig.registry.bundle(OTHER)
+    [new] = rig.registry.replace(np.array([old], np.int32), np.array([99]), bundle, NOW_S)
+    assert new != old and rig.registry.names(np.array([old, new], np.int32)) == ["a", "a"]
+    assert rig.registry.table.get(b"a") == new and index(rig) == ["a"]
+    assert rig.registry.tree.get("a") == new
+    assert rig.registry.specs(np.array([new], np.int32)) == [OTHER]
+    rig.add([("a", NOW_S + 60, 2.0)])
+    assert (await rig.reader.fetch(np.array([new], np.int32), 0, NOW_S // 60, NOW_S // 60 + 2))[
+        0, 1
+    ] == 2.0

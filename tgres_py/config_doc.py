@@ -35,6 +35,7 @@ RULES_SAMPLE = """\
 # pattern = '^app\\.'
 # retentions = "10s:1d,1m:30d"
 # on-duplicate = "last"
+# expire = "90d"
 
 # [[aggregation]]
 # name = "counts"

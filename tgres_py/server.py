@@ -29,6 +29,7 @@ from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py import clock, metrics
 from tgres_py.admin.frame import Admin, AdminVerbs
+from tgres_py.admin.housekeeping import keep_house
 from tgres_py.config import Settings
 from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import Flusher, Pace
@@ -69,6 +70,8 @@ DROPS_EVERY_S = 5.0
 STATSD_EVENTS_EVERY_S = 0.5
 PING_TIMEOUT_S = 2.0
 LIVE_LOCK_EVERY_S = 2.0
+FIRST_HOUSEKEEPING_S = 300.0  # the start is over, and senders had their time
+HOUSEKEEPING_S = 3_600.0
 
 
 class Listener(Protocol):
@@ -410,6 +413,7 @@ class Server:
         self._spawn(self._keep_live_lock(), "live-lock")
         self._spawn(self.retention.run(), "retention")
         self._spawn(self._follow(changes), "follow")
+        self._spawn(self._keep_house(), "housekeeping")
         self._spawn(self._serve_settle_requests(), "settle-requests")
 
     async def _take_live_lock(self) -> None:
@@ -476,6 +480,18 @@ class Server:
                 await self.store.answer_settle(request)
             except StoreUnavailable as e:
                 log.warning("an import waits for what is in memory: %s", e)
+
+    async def _keep_house(self) -> None:
+        """Series expire and old trash is purged, every hour."""
+        admin = Admin(self.store, self)
+        pause = FIRST_HOUSEKEEPING_S
+        while True:
+            await asyncio.sleep(pause)
+            pause = HOUSEKEEPING_S
+            try:
+                await keep_house(admin, self.settings.rule_set())
+            except TgresError as e:
+                log.warning("housekeeping: %s; once more in an hour", e)
 
     async def _follow(self, changes: AsyncIterator[NDArray[np.int64] | None]) -> None:
         """What others do to rows of rrd: new, renamed and removed series are noticed at once."""

@@ -128,6 +128,11 @@ class Admin:
         """Those of the server as they are now, or of the command line."""
         return self.own_settings if self.live is None else self.live.settings
 
+    async def make_rows(self) -> None:
+        """Series of the running server that have no row in the store yet get one. StoreUnavailable."""
+        if self.live is not None and self.live.registry.uncreated:
+            await self.live.flusher.create_rows()
+
     async def changed(self, rrd_ids: NDArray[np.int64]) -> None:
         """To be called after rows of rrd were changed: the server around the store follows at once, before
         it hears of it. StoreUnavailable."""

@@ -3,16 +3,19 @@
 In the store archive by archive where the archives are equal, else re-bucketed (``model/rebucket.py``). In a running
 server the target's newest slots are in memory only, so there the points are given to its ring as well, in the
 same step in which it is seen where it knows none; a target that has nothing in the store yet is written
-there first, since the store is not read below a floor that isn't there. Repeating it changes nothing.
+there first, since the store is not read below a floor that isn't there. With the store alone, servers that
+run on it are asked to put all that they hold there, and read it from there. Repeating it changes nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py import clock
-from tgres_py.admin.frame import Admin, Live
+from tgres_py.admin.frame import Admin, Live, Row, note, progress
 from tgres_py.admin.select import Series
 from tgres_py.ingest.reader import scatter
 from tgres_py.ingest.rows import rows_of_block
@@ -20,11 +23,21 @@ from tgres_py.kernels import FLOOR_NONE
 from tgres_py.model.points import Parsed, PointBlock
 from tgres_py.model.rebucket import Slots, oldest_slot, rebucket
 from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.storage.importing import ImportStore
 from tgres_py.storage.port import ChunkRows
 from tgres_py.storage.postgres import PostgresStore
 
 RECEIVER = "merge"  # under which the ledger counts these points
 AHEAD_S = 86_400  # points from the future
+
+
+async def prepare(admin: Admin) -> AsyncIterator[Row]:
+    """To be called once, after the sources went to the trash and before ``merge_into``."""
+    store = admin.store
+    if admin.live is None and isinstance(store, ImportStore):
+        yield progress(0, None, "s: servers write out what they hold")
+        if not await store.settle(clock.now_s() + 1):
+            yield note("a server doesn't answer: what it holds in memory is not merged")
 
 
 async def merge_into(admin: Admin, source: Series, target: Series) -> None:

@@ -68,8 +68,7 @@ class Series:
 
 async def select_with_rows(admin: Admin, args: SelectArgs) -> Series:
     """As ``select``; in a running server, rows that are missing are made first."""
-    if admin.live is not None and admin.live.registry.uncreated:
-        await admin.live.flusher.create_rows()
+    await admin.make_rows()
     return await select(admin, args)
 
 

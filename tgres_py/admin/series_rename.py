@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from tgres_py.admin.frame import Admin, Args, Row, arg, note, progress, verb
-from tgres_py.admin.merge import merge_into
+from tgres_py.admin.merge import merge_into, prepare
 from tgres_py.admin.select import SelectArgs, Series, select_with_rows
 from tgres_py.admin.series import first_names
-from tgres_py.admin.series_trash import BATCH, DRY, trash
+from tgres_py.admin.series_trash import BATCH, DRY, MERGED, trash
 from tgres_py.errors import BadRequest
 from tgres_py.model.ident import canonical
 from tgres_py.model.name_regex import NameRegex
@@ -109,7 +109,7 @@ async def _join(admin: Admin, sources: Series, targets: list[str]) -> AsyncItera
     wanted = set(targets)
     places = [i for i, name in enumerate(living.names) if name in wanted]
     series = {living.names[i]: living.take(np.array([i])) for i in places}
-    batch = await admin.store.next_batch()
+    pairs: list[tuple[Series, Series]] = []
     for at, name in enumerate(targets):
         source = sources.take(np.array([at]))
         if name not in series:
@@ -117,11 +117,25 @@ async def _join(admin: Admin, sources: Series, targets: list[str]) -> AsyncItera
             await admin.changed(source.rrd_id)
             series[name] = source
         elif series[name].rrd_id[0] != source.rrd_id[0]:
-            async for _ in trash(admin, source.rrd_id, batch, f"merged into {name}"):
-                pass
-            await merge_into(admin, source, series[name])
-        yield progress(at + 1, len(targets), "series merged")
+            pairs.append((source, series[name]))
+    batch = await admin.store.next_batch()
+    async for row in _merge_pairs(admin, pairs, batch, "merged under the new name"):
+        yield row
     yield note(f"what was merged is in the trash as batch {batch}")
+
+
+async def _merge_pairs(
+    admin: Admin, pairs: list[tuple[Series, Series]], batch: int, why: str
+) -> AsyncIterator[Row]:
+    """The sources go to the trash, then the points of each to its target."""
+    gone = np.array([int(source.rrd_id[0]) for source, _ in pairs], np.int64)
+    async for _ in trash(admin, gone, batch, why):
+        pass
+    async for row in prepare(admin):
+        yield row
+    for at, (source, target) in enumerate(pairs):
+        await merge_into(admin, source, target)
+        yield progress(at + 1, len(pairs), MERGED)
 
 
 class MergeArgs(SelectArgs):
@@ -152,11 +166,9 @@ async def merge(admin: Admin, args: MergeArgs) -> AsyncIterator[Row]:
     batch = None
     if args.yes:
         batch = await admin.store.next_batch()
-        async for _ in trash(admin, found.rrd_id, batch, f"merged into {target_name}"):
-            pass
-        for at in range(len(found)):
-            await merge_into(admin, found.take(np.array([at])), target)
-            yield progress(at + 1, len(found), "series merged")
+        pairs = [(found.take(np.array([at])), target) for at in range(len(found))]
+        async for row in _merge_pairs(admin, pairs, batch, f"merged into {target_name}"):
+            yield row
     yield {
         "dry_run": not args.yes,
         "into": target_name,

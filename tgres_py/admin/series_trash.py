@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.admin.frame import Admin, Args, Duration, Row, arg, note, progress, verb
-from tgres_py.admin.merge import merge_into
+from tgres_py.admin.merge import merge_into, prepare
 from tgres_py.admin.select import SelectArgs, Series, select_with_rows
 from tgres_py.admin.series import chunked, first_names, series_of, without_points
 from tgres_py.errors import BadRequest
@@ -22,6 +22,7 @@ from tgres_py.errors import BadRequest
 BATCH = 2_000  # series that one transaction moves
 PURGE_BATCH = 200  # series whose points one transaction removes: up to some hundred chunks each
 
+MERGED = "series merged"
 DRY = "nothing was changed; repeat with --yes"
 
 
@@ -99,6 +100,7 @@ async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
 
     A series whose name lives again stays in the trash, or with --merge gives its points to the living one.
     """
+    await admin.make_rows()
     rows = await admin.store.trash_of_batch(args.batch)
     if not rows.names:
         raise BadRequest(f"there is no batch {args.batch} in the trash: see `tgres series trash`")
@@ -117,7 +119,7 @@ async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
         if args.merge and len(met):
             merged = 0
             async for row in _merge_living(admin, old.take(met)):
-                merged += 1
+                merged += is_merged(row)
                 yield row
     yield {
         "dry_run": not args.yes,
@@ -134,13 +136,19 @@ async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
 
 async def _merge_living(admin: Admin, old: Series) -> AsyncIterator[Row]:
     """Points of series in the trash go to those that have their names now."""
+    async for row in prepare(admin):
+        yield row
     living = await select_with_rows(admin, SelectArgs())
     place = {name: at for at, name in enumerate(living.names)}
     for at, name in enumerate(old.names):
         if name in place:
             target = living.take(np.array([place[name]]))
             await merge_into(admin, old.take(np.array([at])), target)
-            yield progress(at + 1, len(old), "series merged")
+            yield progress(at + 1, len(old), MERGED)
+
+
+def is_merged(row: Row) -> bool:
+    return bool(row.get("progress", {}).get("what") == MERGED)
 
 
 class PurgeArgs(Args):

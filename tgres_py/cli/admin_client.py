@@ -31,7 +31,7 @@ from tgres_py.cli.rows import Row, print_rows
 from tgres_py.config import Settings, load
 from tgres_py.errors import BadRequest
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn
-from tgres_py.storage.postgres import PostgresStore
+from tgres_py.storage.importing import ImportStore
 
 # Arguments of verbs, by name, that the server's names or tags complete.
 COMPLETIONS: dict[str, complete.Complete] = {
@@ -151,7 +151,7 @@ async def _rows_of_store(target: Target, verb: Verb, given: dict[str, Any]) -> A
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[PostgresStore]:
+async def open_store(settings: Settings) -> AsyncIterator[ImportStore]:
     """The settings' store, its schema up to date; the embedded PostgreSQL is joined or started."""
     embedded: EmbeddedPostgres | None = None
     dsn = settings.dsn
@@ -162,7 +162,7 @@ async def open_store(settings: Settings) -> AsyncIterator[PostgresStore]:
             raise BadRequest(f"{settings.data_dir} is no data directory of tgres")
         embedded = EmbeddedPostgres(settings.data_dir / "pg")
         dsn = await embedded.start()
-    store = PostgresStore(dsn, command_timeout_s=settings.store_timeout_s)
+    store = ImportStore(dsn, command_timeout_s=settings.store_timeout_s)
     try:
         await store.open()
         yield store

@@ -9,6 +9,7 @@ import click
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
 from tgres_py.config import load
+from tgres_py.model.duration import format_duration
 from tgres_py.model.ident import canonical
 from tgres_py.model.retention import bytes_per_series, format_retention
 from tgres_py.model.rules import AggregationRule, Explanation, SchemaRule
@@ -49,6 +50,7 @@ def as_data(explanation: Explanation) -> dict[str, Any]:
         "cf": str(spec.cf),
         "xff": spec.xff,
         "on_duplicate": str(spec.on_duplicate),
+        "expire_s": explanation.schema.expire_s,
         "archives": [
             {
                 "step_s": archive.step_s,
@@ -79,6 +81,7 @@ def as_text(explanation: Explanation) -> str:
         f"  schema       {_rule_text(explanation.schema)}",
         f"  aggregation  {_rule_text(explanation.aggregation)}",
         f"  roll-up      {spec.cf}, xFilesFactor {spec.xff:g}; two points in a slot: {spec.on_duplicate}",
+        *_expiry_lines(explanation.schema),
         *(
             "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in rows
@@ -86,6 +89,12 @@ def as_text(explanation: Explanation) -> str:
         f"  one series   {_size(size.memory)} in memory, at most {_size(size.disk)} on disk",
     ]
     return "\n".join(lines)
+
+
+def _expiry_lines(rule: SchemaRule) -> list[str]:
+    if rule.expire_s is None:
+        return []
+    return [f"  expires      after {format_duration(rule.expire_s)} without a point"]
 
 
 def _rule_data(rule: SchemaRule | AggregationRule) -> dict[str, Any]:

@@ -45,6 +45,7 @@ PRESSURE = 0.8  # share of the ring's memory from which chunks are written witho
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
+TOUCH_PARTIAL_S = 6 * 3_600.0  # where whole chunks are rarer than this, partial ones tell of last points, too
 SETTLE_SEGMENTS = 8  # written together: half a second at most, and one wait for the journal
 INLINE_SLOTS = 1 << 16  # blocks up to this size are worked on in the loop's thread
 
@@ -250,6 +251,7 @@ class Flusher:
         So what others wrote there is seen, and an import finds all that came before. Some segments at a
         time; others write between them. StoreUnavailable.
         """
+        await self.settle()
         for first in range(0, self.ring.segments, SETTLE_SEGMENTS):
             async with self.lock:
                 await self._create_series()
@@ -527,6 +529,8 @@ class Flusher:
             rows = await self.rows_of(segment, low, end, ids)
             if rows:
                 await self.store.write_chunks(rows)
+                if finest.chunk_s > TOUCH_PARTIAL_S:
+                    await self._touch(rows, finest.step_s)
             low = end
         if ids is None:
             self._fresh[segment] = written, clock.monotonic()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tgres_py import clock
 from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.registry import Registry
-from tgres_py.model.points import Ids
+from tgres_py.model.points import Ids, Parsed, PointBlock
 from tgres_py.storage.port import SeriesRows, Store
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RrdIds = NDArray[np.int64]
 
 SLICE = 2_000  # rows that are worked on before the loop's others get their turn: some milliseconds
+RECEIVER = "rename"  # under which the ledger counts points that change their series
 FLOOR_S = 60  # series that are adopted within this time share segments of the ring
 
 
@@ -120,6 +121,7 @@ class Follower:
         registry = self._registry
         for at in range(0, len(rows.names), SLICE):
             part = slice(at, at + SLICE)
+            self._join_doubles(rows.rrd_id[part])
             ids = registry.by_row(rows.rrd_id[part])
             known = np.flatnonzero(ids >= 0)
             names = [rows.names[at + i] for i in known.tolist()]
@@ -146,11 +148,35 @@ class Follower:
         done.named += int((~registry.retired[ids]).sum())
         self._unsettled |= set(registry.rrd_id[ids[registry.retired[ids]]].tolist())
 
+    def _join_doubles(self, rrd_ids: RrdIds) -> None:
+        """A row that was renamed may have been found under its new name as that of another series."""
+        ids = self._all_of(rrd_ids)
+        rows = self._registry.rrd_id[ids]
+        if len(np.unique(rows)) == len(rows):
+            return
+        oldest: dict[int, int] = {}
+        for id_, row in zip(ids.tolist(), rows.tolist(), strict=True):
+            if oldest.setdefault(row, id_) != id_:
+                self._join(id_, oldest[row])
+
     def _join(self, holder: int, id_: int) -> None:
+        """What came under the name goes to the series whose name it is."""
         registry = self._registry
-        if registry.bundle_of[holder] == registry.bundle_of[id_] and registry.rrd_id[holder] == 0:
-            registry.set_rows(np.array([holder], np.int32), registry.rrd_id[[id_]])
-        registry.retire(np.array([holder], np.int32))
+        ring = registry.ring
+        one = np.array([holder], np.int32)
+        segments, columns = ring.locate(one)
+        registry.forget(one)
+        segment = int(segments[0])
+        if segment < 0:
+            return
+        step_s = registry.bundle_specs[registry.segment_bundle[segment]].archives[0].step_s
+        low, high = ring.span(segment)
+        values = ring.gather(segment, columns, low, high)[0]
+        known = np.flatnonzero(~np.isnan(values))
+        if len(known):
+            ids = np.full(len(known), id_, np.int32)
+            block = PointBlock(ids, (known + low) * step_s, values[known])
+            self._intake.accept(RECEIVER, Parsed(block))
 
     async def _find_new(self, rows: SeriesRows) -> SeriesRows:
         """The rows that no series has, and whose names are free."""

@@ -19,3 +19,11 @@ def parse_duration(value: object) -> float:
     if match is None or (unit and known is None):
         raise ValueError(f"{value!r} is no duration: write 90s, 15m, 12h, 30d, 2w or 1y")
     return float(match[1]) * _UNITS[known or "s"]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest way to write a duration: ``90d``."""
+    for unit in ("y", "w", "d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"

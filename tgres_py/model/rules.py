@@ -5,6 +5,7 @@
     pattern = REGEX                           pattern = REGEX
     retentions = 10s:6h,1m:7d                 xFilesFactor = 0.1            (0.5)
     on-duplicate = sum    (last; ours)        aggregationMethod = max       (average)
+    expire = 90d          (never; ours)
 
 Sections are tried in order, the first whose pattern is found in the name (as sent: with its tags,
 in canonical spelling) wins. In a schemas file that has no rule for a name carbon keeps 60s:7d; so do we.
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgres_py.errors import ConfigError
+from tgres_py.model.duration import parse_duration
 from tgres_py.model.name_pattern import NameTest, compile_look, compile_test
 from tgres_py.model.retention import (
     DEFAULT_RETENTION,
@@ -36,12 +38,16 @@ RULES_MAX = 10_000
 LOOK_NAMES = 256  # names that are looked at together
 BUILT_IN = "built-in"
 XFF_DEFAULT = 0.5
+EXPIRE_S_MIN = 86_400
 CF_DEFAULT = Cf.AVERAGE
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaRule:
-    """Names that ``pattern`` is found in get ``retention``. ``line`` 0: not from a file."""
+    """Names that ``pattern`` is found in get ``retention``. ``line`` 0: not from a file.
+
+    ``expire_s``: a series without a point for so long goes to the trash; None: never.
+    """
 
     name: str
     pattern: str
@@ -49,6 +55,7 @@ class SchemaRule:
     on_duplicate: OnDuplicate = OnDuplicate.LAST
     source: str = BUILT_IN
     line: int = 0
+    expire_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,16 @@ class RuleSet:
         for i in schemas.keys() | aggregations.keys():
             specs[i] = self._spec(schemas.get(i, schema), aggregations.get(i, aggregation))
         return specs
+
+    @property
+    def expires(self) -> bool:
+        """Whether any rule lets series expire."""
+        return any(rule.expire_s is not None for rule in self.schemas)
+
+    def expiry_many(self, names: Sequence[str]) -> list[float | None]:
+        """After how many seconds without a point each name (canonical) expires; None: never."""
+        found, otherwise = self._schema_of.found(names), self._schema_of.otherwise
+        return [self.schemas[found.get(i, otherwise)].expire_s for i in range(len(names))]
 
     def match(self, name: str) -> BundleSpec:
         return self.match_many((name,))[0]
@@ -256,6 +273,17 @@ def _schema(section: _Section) -> SchemaRule:
         raise ConfigError(
             f"{section.where('onduplicate')} on-duplicate = {word}: use {', '.join(OnDuplicate)}"
         )
+    expire_s: float | None = None
+    if expire := section.values.get("expire"):
+        try:
+            expire_s = parse_duration(expire)
+        except ValueError as error:
+            raise ConfigError(f"{section.where('expire')} expire: {error}") from None
+        if expire_s < EXPIRE_S_MIN:
+            raise ConfigError(
+                f"{section.where('expire')} expire = {expire}: at least {EXPIRE_S_MIN} s, since "
+                "series that are sent rarely would go and come"
+            )
     rule = SchemaRule(
         section.name,
         pattern,
@@ -263,6 +291,7 @@ def _schema(section: _Section) -> SchemaRule:
         OnDuplicate(word),
         section.source,
         section.lines.get("pattern", 0),
+        expire_s,
     )
     _compiled(rule)
     return rule

@@ -56,8 +56,8 @@ SELECT id, bundle_id, name FROM rrd_trash WHERE id = any($1::bigint[]) ORDER BY 
 -- name: trash_batches
 -- $1: how long batches are kept, in seconds; $2: one batch, or NULL for all.
 SELECT batch, count(*) AS series, min(name) AS first_name, min(why) AS why,
-       extract(epoch FROM min(deleted_at))::bigint AS deleted_at_s,
-       extract(epoch FROM min(deleted_at))::bigint + $1::bigint AS purged_at_s
+       floor(extract(epoch FROM min(deleted_at)))::bigint AS deleted_at_s,
+       floor(extract(epoch FROM min(deleted_at)))::bigint + $1::bigint AS purged_at_s
 FROM rrd_trash WHERE $2::bigint IS NULL OR batch = $2
 GROUP BY batch ORDER BY batch
 
@@ -83,7 +83,7 @@ FROM unnest($1::bigint[], $2::bigint[]) AS new (id, last_s)
 WHERE rrd.id = new.id AND (rrd.last_s IS NULL OR rrd.last_s < new.last_s - $3)
 
 -- name: last_of_series
-SELECT id, last_s, extract(epoch FROM created_at)::bigint AS created_s
+SELECT id, last_s, floor(extract(epoch FROM created_at))::bigint AS created_s
 FROM rrd WHERE id = any($1::bigint[])
 
 -- name: last_slot_of_series
