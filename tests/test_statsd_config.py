@@ -337,3 +337,22 @@ def test_the_sample_s_table_is_the_defaults_when_it_is_switched_on(tmp_path: Pat
 def test_every_setting_says_what_it_is() -> None:
     for row in rows():
         assert row.help and not row.help.endswith("."), row.name
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("{server: './servers/tcp', port: 9}", (StatsdServer("tcp", "0.0.0.0", 9),)),
+        ("{server: './servers/udp', address: '::1'}", (StatsdServer("udp", "::1", 8125),)),
+        (
+            "{server: './servers/tcp', socket: '/run/s', socket_mod: '0660'}",
+            (StatsdServer("tcp", socket="/run/s", mode="0660"),),
+        ),
+    ],
+)
+def test_a_single_server_is_carried_over_as_the_only_one(
+    tmp_path: Path, text: str, servers: tuple[StatsdServer, ...]
+) -> None:
+    imported = import_config(text)
+    assert not imported.left
+    assert loaded(tmp_path, imported.toml("config.js")).statsd_servers == servers

@@ -34,6 +34,8 @@ _OTHERS = {
     "server": "write servers = [{server = …}] to have one transport only",
 }
 _HARMLESS = {"backends": ["./backends/graphite"], "automaticConfigReload": True}
+_SERVERS = ("./servers/udp", "./servers/tcp")
+_ONE_SERVER = ("server", "address", "port", "address_ipv6", "socket", "socket_mod")
 _KNOWN = {f.name for f in fields(StatsdSettings)} | LISTEN_KEYS
 
 
@@ -65,7 +67,7 @@ def import_config(text: str) -> Imported:
     """What the settings of a config.js are here. ConfigError when it is no literal object."""
     left: list[Left] = []
     table: dict[str, Any] = {}
-    for key, value in _without_expressions(read_object(text), left):
+    for key, value in _without_expressions(_with_servers(read_object(text)), left):
         if value is None or (key in _HARMLESS and _HARMLESS[key] == value):
             continue
         if isinstance(value, dict):
@@ -75,6 +77,15 @@ def import_config(text: str) -> Imported:
             table[key] = _bent(key, value)
     _say_where(table)
     return Imported(table, left)
+
+
+def _with_servers(members: dict[str, Any]) -> dict[str, Any]:
+    """A ``server`` at the top is the only one, with the address or socket beside it: a list of one says the same."""
+    if "servers" in members or members.get("server") not in _SERVERS:
+        return members
+    alone = {k: members[k] for k in _ONE_SERVER if k in members}
+    rest = {k: v for k, v in members.items() if k not in _ONE_SERVER}
+    return {**rest, "servers": [alone]}
 
 
 def _is_taken(key: str, member: str, value: Any, left: list[Left]) -> bool:
