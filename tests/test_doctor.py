@@ -265,6 +265,13 @@ async def test_senders_that_do_not_fit_their_archives(rig: Rig) -> None:
     assert unmet.count == 8 and "60 s stay empty" in unmet.what
 
 
+async def test_series_that_are_gone_are_no_finding(rig: Rig) -> None:
+    send_every(rig, "slow.a", 60)
+    rig.registry.retire(np.array([0], np.int32))
+    facts = await ring_facts(rig)  # type: ignore[arg-type]
+    assert facts.looked_at == 0 and checks(ring_findings(facts)) == []
+
+
 # -- senders, watched ----------------------------------------------------------------------------
 
 

@@ -263,3 +263,21 @@ async def test_refusals_of_the_ring_leave_a_sample(rig: Rig) -> None:
         rig.intake.accept("carbon", Parsed(block), "h:1")
         last = rig.intake.rejects.last[reason]
         assert last.line == b"late.x 2.5 %d" % time_s and last.peer == "h:1"
+
+
+async def test_series_that_are_gone_take_no_other_one_s_place(rig: Rig) -> None:
+    """Ids go on where they were when a series is retired: there are more ids than series."""
+    arrive(rig, "h:1", "gone.a", "gone.b", "app.a.x")
+    rig.registry.retire(np.array([0, 1], np.int32))
+    admin = admin_of(rig)
+    shown = asyncio.create_task(rows(admin, "tail", glob="app.*.x", count=2))
+    await tapped_soon(rig)
+    arrive(rig, "h:1", "app.a.x", "app.b.x")
+    assert [row["name"] for row in await shown if "name" in row] == ["app.a.x", "app.b.x"]
+    task = asyncio.create_task(rows(admin, "top", interval_s=0.2, count=1))
+    await tapped_soon(rig)
+    arrive(rig, "h:1", "new.c.x")
+    [row] = await task
+    assert row["series"] == 3
+    new = {one["prefix"]: one["new_series_per_s"] for one in row["prefixes"]}
+    assert new == {"new.c.*": pytest.approx(1 / row["interval_s"], rel=0.05)}

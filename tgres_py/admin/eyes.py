@@ -20,6 +20,7 @@ from tgres_py.model.points import Ids, Reason
 NEW_NAMES_MAX = 20_000  # new series of one frame that are told apart by prefix
 SAMPLE_CHARS_MAX = 120
 TAIL_EVERY_S = 0.25
+MATCHES_S = 5.0  # a series that was renamed is noticed after this time
 TAIL_POINTS_MAX = 1_000_000  # that wait to be looked through
 
 
@@ -70,13 +71,13 @@ async def _frame(
 ) -> Row:
     """One interval, watched and told."""
     ledger, registry = live.intake.ledger, live.registry
-    known = len(registry)
+    known = registry.table.size  # ids go on where they were, whatever was removed
     rejected, begin = Counter(ledger.rejected), clock.monotonic()
     traffic = Traffic()
     with tapped(live.intake, traffic):
         await asyncio.sleep(args.interval_s)
     seconds = clock.monotonic() - begin
-    new = np.arange(known, len(registry), dtype=np.int32)
+    new = np.arange(known, registry.table.size, dtype=np.int32)
     points = sum(traffic.received.values())
     prefixes = await asyncio.to_thread(_prefixes, registry, traffic, new, args, seconds)
     datagrams = {name: since() for name, since in senders.items()}
@@ -261,10 +262,12 @@ class _Matcher:
         self._live = live
         self._glob = glob
         self._matches = np.zeros(0, np.bool_)
+        self._refreshed_s = 0.0
 
     async def refresh(self) -> None:
         """BadRequest: a bad glob."""
-        size = len(self._live.registry)
+        size = self._live.registry.table.size
+        self._refreshed_s = clock.monotonic()
         if self._glob == "**":
             self._matches = np.ones(size, np.bool_)
             return
@@ -279,7 +282,8 @@ class _Matcher:
 
     async def catch_up(self, blocks: list[Arrived]) -> None:
         newest = max((int(one.block.ids.max()) for one in blocks), default=-1)
-        if newest >= len(self._matches):
+        old = clock.monotonic() - self._refreshed_s > MATCHES_S
+        if newest >= len(self._matches) or (blocks and old):
             await self.refresh()
 
     def places(self, ids: Ids) -> NDArray[np.intp]:

@@ -163,7 +163,7 @@ def _totals(server: Server) -> dict[str, float]:
     return {
         "metricsReceived": sum(ledger.received.values()) - ledger.received[RECEIVER],
         "committedPoints": ledger.flushed,
-        "creates": len(server.registry),
+        "creates": server.registry.table.size,
         "droppedCreates": server.registry.refused_new,
         "errors": flusher.failures + server.journal.failures,
         "cache.overflow": ledger.rejected[Reason.OVERLOAD],

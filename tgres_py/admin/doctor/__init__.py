@@ -44,7 +44,7 @@ async def doctor(admin: Admin, args: DoctorArgs) -> AsyncIterator[Row]:
     """
     found: list[Finding] = []
     if admin.live is not None:
-        watch = Watch(len(admin.live.registry))
+        watch = Watch(admin.live.registry.table.size)
         with tapped(admin.live.intake, watch):
             for second in range(args.watch_s):
                 yield progress(second, args.watch_s, "seconds watched")
@@ -66,7 +66,9 @@ async def _of_server(live: Live, watch: Watch) -> list[Finding]:
     found += ring_findings(await ring_facts(live))
     found += watch_findings(watch, live.registry)
     registry = live.registry
-    ids = np.flatnonzero(registry.bundle_of[: len(registry)] >= 0).astype(np.int32)
+    size = registry.table.size
+    lives = (registry.bundle_of[:size] >= 0) & ~registry.retired[:size]
+    ids = np.flatnonzero(lives).astype(np.int32)
     found += await asyncio.to_thread(lambda: list(case_findings(registry.names(ids))))
     return found
 

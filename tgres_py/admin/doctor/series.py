@@ -55,7 +55,7 @@ async def _look(live: Live, segment: int, facts: RingFacts) -> None:
     block = live.ring.block(segment, first, high)[:, : len(members)]
     steps = [archive.step_s for archive in spec.archives]
     pattern = await asyncio.to_thread(rings.pattern_of, block)
-    lives = registry.bundle_of[members] >= 0
+    lives = (registry.bundle_of[members] >= 0) & ~registry.retired[members]
     facts.looked_at += int(lives.sum())
     for place in np.flatnonzero(pattern.slow & lives):
         key = steps[0], steps[0] * round(float(pattern.interval[place]))
