@@ -138,3 +138,55 @@ def check_points(server: ServerProcess, known: Known, sent: Known, now_s: int) -
     assert {t: coarse[t] for t in inner} == {
         t: sum(merged[t + i] for i in range(10)) for t in inner
     }
+
+
+def test_compared_with_another_server(server: ServerProcess, tmp_path: Path) -> None:
+    """This server stands for the old graphite-web: its series without the prefix."""
+    now_s = int(time.time())
+    make_files(tmp_path, ["cmp.a", "cmp.b"], now_s, [(1, 7_200), (10, 8_640)])
+    url = f"http://127.0.0.1:{server.ports['http']}"
+    words = ["import", "whisper", str(tmp_path), "--data-dir", str(server.data), "--json"]
+    against = ["--verify-against", url, "--url", url]
+    same = json.loads(tgres(*words, "--verify", *against))
+    assert same["verified"]["missing"] == same["compared"]["missing"] == 0
+    assert same["compared"]["series"] == 2 and same["compared"]["points"] > 5_000
+    server.send("".join(f"cmp.a 1e9 {now_s - age}\n" for age in (400, 401)))
+    server.send(f"cmp.b 1 {now_s - HISTORY - 100}\n")
+    moved = json.loads(tgres(*words, "--prefix", "copy", *against, code=4))
+    assert moved["compared"]["different"] >= 2 and moved["compared"]["missing"] >= 1
+    assert any(text.startswith("copy.cmp.a at ") for text in moved["compared"]["examples"])
+
+
+def test_text_in_and_out_beside_a_server(server: ServerProcess, tmp_path: Path) -> None:
+    now_s = int(time.time())
+    server.send(f"text.a 1 {now_s - 5}\ntext.a 2 {now_s - 4}\n")
+    target = ["--data-dir", str(server.data), "--schemas", str(server.folder / "schemas.conf")]
+    rows = (
+        f"path,time,value\ntext.a,{now_s - 5},9\ntext.a,{now_s - 6},3\ntext.b,{now_s - 50_000},4\n"
+    )
+    done = json.loads(tgres("import", "csv", "-", *target, "--json", stdin=rows))
+    assert done["points"] == 3 and done["series"] == 2 and done["refused"] == {}
+    line = f"text.c;host=a 5 {now_s - 7}\nnonsense\n"
+    tgres("import", "carbon", "-", *target, stdin=line, code=4)
+    wait_for(lambda: server.render("text.b", now_s - 60_000, now_s) != {}, "text.b")
+    assert server.render("text.a", now_s - 60, now_s)["text.a"] == {
+        now_s - 6: 3.0,
+        now_s - 5: 1.0,
+        now_s - 4: 2.0,
+    }
+    far = now_s - 50_000
+    assert server.render("text.b", now_s - 60_000, now_s)["text.b"] == {far // 10 * 10: 4.0}
+
+    out = tgres("export", "csv", "text.*", "--data-dir", str(server.data), "--from", "1h")
+    assert out == (
+        f"path,time,value\ntext.a,{now_s - 6},3.0\ntext.a,{now_s - 5},1.0\ntext.a,{now_s - 4},2.0\n"
+    )
+    lines = tgres("export", "carbon", "--tag", "host=a", "--data-dir", str(server.data))
+    assert lines == f"text.c;host=a 5.0 {now_s - 7}\n"
+    words = ["export", "whisper", str(tmp_path), "text.*", "--data-dir", str(server.data), "--json"]
+    assert json.loads(tgres(*words))["files"] == 2
+    fetched = whisper.fetch(str(tmp_path / "text" / "a.wsp"), now_s - 7, now_s - 4, now_s)
+    assert fetched is not None and fetched[1] == [3.0, 1.0, 2.0]
+    tgres("export", "csv", "no.such", "--data-dir", str(server.data), code=1)
+    tgres("export", "csv", "--data-dir", str(server.data), code=2)
+    tgres("import", "whisper", str(tmp_path), "--dsn", "postgresql://nobody@127.0.0.1:1/x", code=3)

@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 import click
 
 from tgres_py import clock
+from tgres_py.cli.client import url_option
 from tgres_py.cli.common import EXIT_PARTLY, NothingFound, json_option, print_json
+from tgres_py.cli.compare import Compared, compare
+from tgres_py.cli.compare import sample as choose
 from tgres_py.cli.options import config_option, setting_option
 from tgres_py.cli.rows import duration, size
 from tgres_py.config import Settings, load
@@ -80,6 +83,15 @@ def rule_options(function: F) -> F:
 @click.option("--skip-empty", is_flag=True, help="Make no series for files without any point.")
 @click.option("--again", is_flag=True, help="Also read files that an earlier import has finished.")
 @click.option("--verify", is_flag=True, help="Compare all slots afterwards.")
+@click.option("--verify-against", metavar="URL", help="Compare /render with an old graphite-web's.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How many series --verify-against asks for.",
+)
+@url_option
 @click.option("--dry-run", "only_look", is_flag=True, help="Only say what would be imported.")
 @json_option
 def whisper(
@@ -92,6 +104,9 @@ def whisper(
     skip_empty: bool,
     again: bool,
     verify: bool,
+    verify_against: str | None,
+    sample: int,
+    url: str,
     only_look: bool,
     as_json: bool,
     **setting_texts: Any,
@@ -118,16 +133,22 @@ def whisper(
             rules = (config_file, setting_texts) if archives == "rules" else None
             crew = Crew("", settings.store_timeout_s, jobs or cpus(), rules)
             outcome = asyncio.run(_import(settings, crew, listing, options, again, progress))
+    left_out = {one.path for one in outcome.report.left_out}
+    files = [file for file in listing.files if file.path not in left_out]
     if verify and not only_look:
-        left_out = {one.path for one in outcome.report.left_out}
-        files = [file for file in listing.files if file.path not in left_out]
         with _bar(len(files), as_json) as progress:
             outcome.verified = asyncio.run(_verify(settings, crew, files, options, progress))
+    data, text = outcome.as_data(), _text(outcome, only_look)
+    compared = None
+    if verify_against and not only_look:
+        compared = compare(folder, choose(files, sample), verify_against, url, now_s)
+        data["compared"] = compared.as_data()
+        text += "\n" + _compared_text(compared)
     if as_json:
-        print_json(outcome.as_data())
+        print_json(data)
     else:
-        click.echo(_text(outcome, only_look))
-    if not outcome.complete:
+        click.echo(text)
+    if not outcome.complete or (compared is not None and not compared.equal):
         raise SystemExit(EXIT_PARTLY)
 
 
@@ -288,6 +309,16 @@ def _text(outcome: Outcome, only_looked: bool) -> str:
         )
         lines += _left_out(verified.left_out)
     return "\n".join(lines)
+
+
+def _compared_text(compared: Compared) -> str:
+    return "\n".join(
+        [
+            f"{compared.series:,} series compared with {compared.url}, {compared.points:,} points: "
+            f"{compared.missing:,} missing here, {compared.different:,} with another value",
+            *(f"  {example}" for example in compared.examples),
+        ]
+    )
 
 
 def _left_out(left_out: list[LeftOut]) -> list[str]:
