@@ -192,6 +192,33 @@ async def test_undo_gives_everything_back_and_keeps_what_came_meanwhile(
     assert {row["rrd_id"] for row in ids} == set(rows.rrd_id.tolist())
 
 
+async def test_undo_keeps_what_came_late_meanwhile(
+    make: Callable[..., Rig], postgres_store: PostgresStore
+) -> None:
+    rig = make(postgres_store)
+    await rig.start()
+    now_s = rig.now_s
+    rig.add([("a", now_s - i * 10, float(i)) for i in range(200) if i % 3])
+    await rig.tick()
+    job = await start_job(rig, LONGER)
+    before = await known(rig, "a"), await known(rig, "a", 1)
+    await worker(rig).work(job)
+    rig.add([("a", now_s - 900, 77.0), ("a", now_s - 930, 78.0)])  # gaps, long below the cut
+    await rig.tick()
+    rig.now_s += 20
+    rig.add([("a", rig.now_s, 5.0)])
+    assert await postgres_store.set_job_state(job, "undoing", ("done",))
+    await worker(rig).work(job)
+    after = await known(rig, "a"), await known(rig, "a", 1)
+    wanted = {now_s - 900: 77.0, now_s - 930: 78.0, now_s + 20: 5.0}
+    assert after[0] == {**before[0], **wanted}
+    minute = (now_s - 900) // 60 * 60
+    parts = [v for t, v in after[0].items() if minute <= t < minute + 60]
+    assert after[1][minute] == sum(parts) / len(parts)
+    changed = {t for t, v in after[1].items() if before[1].get(t) != v}
+    assert changed == {minute, minute - 60, now_s // 60 * 60}
+
+
 async def test_forget_deletes_what_undo_would_need(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:

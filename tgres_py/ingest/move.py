@@ -15,7 +15,8 @@ below the cut, and the journal's points above it (told under the name, or the ro
 The cut is near now, so that few points take either way. Queries that were planned before 6 read the old rows and
 columns (``Registry.places``), those after it the new: there is no moment at which either lacks a slot.
 
-The same backwards is undo: ``since_s``, the cut of the first move, then says which slots the old rows lack.
+The same backwards is undo: the old rows lack what came after the first move's cut (``since_s``), and what came late for
+slots before it, where they know nothing.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.flusher import Flusher
 from tgres_py.ingest.journal import Kind, Record
-from tgres_py.ingest.reader import COUNTS_ARCHIVE
+from tgres_py.ingest.reader import COUNTS_ARCHIVE, scatter
 from tgres_py.ingest.registry import NO_FLOOR_S
 from tgres_py.ingest.rows import rows_of_block
 from tgres_py.kernels import FLOOR_NONE
 from tgres_py.model.points import Ids
-from tgres_py.model.rebucket import Slots, oldest_slot, rebucket
+from tgres_py.model.rebucket import Slots, any_of_groups, oldest_slot, rebucket
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.storage.port import ChunkRows, Store
 from tgres_py.storage.retention_jobs import RetentionJobs
@@ -53,7 +54,8 @@ RETRY_S = 1.0
 class Batch:
     """Series of one bundle that go to another. ``rrd_ids``: int64 (k,), their rows to be.
 
-    ``since_s``: only slots that end after it are written; None: all.
+    ``since_s``: the rows hold what was there before; only slots that end after it are written, and those they don't
+    know. None: they are new.
     ``expected``: how many more of these will come, for the size of their segment.
     ``commit(cut_s)``: step 5; ``committed()``: whether it was done, asked when its answer is lost.
     """
@@ -164,8 +166,9 @@ class Mover:
                 Slots(first, (await self._flusher.reader.fetch(ids, i, first, end)).T)
                 for i, (first, end) in enumerate(windows)
             ]
-            slots = await asyncio.to_thread(rebucket, old, batch.spec, sources, now_s)
-            rows = await asyncio.to_thread(_rows, batch, rrd_ids, slots, cut_s)
+            base = None if batch.since_s is None else await self._stored(rrd_ids, batch.spec, now_s)
+            slots = await asyncio.to_thread(rebucket, old, batch.spec, sources, now_s, base)
+            rows = await asyncio.to_thread(_rows, batch, rrd_ids, slots, base, cut_s)
             rows += await self._counts(batch, old, ids, rrd_ids, windows[0])
             if rows:
                 await self._store.write_chunks(rows)
@@ -194,6 +197,27 @@ class Mover:
             first = max(oldest_slot(archive, now_s), min(begin) // archive.step_s)
             windows.append((first, max(first, -(-max(end) // archive.step_s))))
         return windows
+
+    async def _stored(self, rrd_ids: Longs, spec: BundleSpec, now_s: int) -> list[Slots]:
+        """What the store knows of rows that the series don't have (yet, or again)."""
+        spans = await self._jobs.chunk_spans(rrd_ids)
+        found = []
+        place = {rrd_id: i for i, rrd_id in enumerate(rrd_ids.tolist())}
+        for number, archive in enumerate(spec.archives):
+            first = end = oldest_slot(archive, now_s)
+            if number in spans:
+                first = max(first, spans[number][0] // archive.step_s)
+                end = max(first, spans[number][1] // archive.step_s + archive.width)
+            values = np.full((len(rrd_ids), end - first), np.nan)
+            if first < end:
+                from_s = first // archive.width * archive.chunk_s
+                rows = await self._store.read_chunks(
+                    rrd_ids, number, archive.width, from_s, end * archive.step_s, ring=archive
+                )
+                at = np.array([place[rrd_id] for rrd_id in rows.rrd_id.tolist()], np.int64)
+                scatter(rows, at, archive.step_s, first, values)
+            found.append(Slots(first, values.T))
+        return found
 
     async def _counts(
         self, batch: Batch, old: BundleSpec, ids: Ids, rrd_ids: Longs, window: tuple[int, int]
@@ -307,16 +331,49 @@ class Mover:
         journal.append(Record(Kind.IMAGE, ids[column], times, values, counts=counts))
 
 
-def _rows(batch: Batch, rrd_ids: Longs, slots: list[Slots], cut_s: int) -> list[ChunkRows]:
+def _rows(
+    batch: Batch, rrd_ids: Longs, slots: list[Slots], base: list[Slots] | None, cut_s: int
+) -> list[ChunkRows]:
     """Rows of the new archives: finest slots below the cut, and all that coarser ones are known of."""
+    if base is not None and batch.since_s is not None:
+        slots = _lacking(batch.spec, slots, base, batch.since_s)
     rows: list[ChunkRows] = []
     for number, (archive, (first, values)) in enumerate(
         zip(batch.spec.archives, slots, strict=True)
     ):
-        skip = 0
-        if batch.since_s is not None:
-            skip = min(max(0, batch.since_s // archive.step_s - first), len(values))
-        end = -(-cut_s // archive.step_s) - first
-        part = values[skip : max(skip, end)]
-        rows += rows_of_block(number, archive, rrd_ids, first + skip, part)
+        end = max(0, -(-cut_s // archive.step_s) - first)
+        rows += rows_of_block(number, archive, rrd_ids, first, values[:end])
     return rows
+
+
+def _lacking(spec: BundleSpec, slots: list[Slots], base: list[Slots], since_s: int) -> list[Slots]:
+    """Of the slots those that ``base`` lacks: they end after ``since_s``, are unknown there, or are rolled up from
+    such."""
+    found: list[Slots] = []
+    fresh: tuple[int, NDArray[np.bool_]] | None = (
+        None  # of the next finer archive: slots that are new
+    )
+    for number, (archive, (first, values)) in enumerate(zip(spec.archives, slots, strict=True)):
+        there = _window(base[number], first, len(values))
+        wanted = np.isnan(there)
+        wanted[max(0, since_s // archive.step_s - first) :] = True
+        if fresh is not None:
+            factor = archive.step_s // spec.archives[number - 1].step_s
+            groups = any_of_groups(fresh[0], fresh[1], factor)
+            at = fresh[0] // factor - first
+            low, high = max(0, at), min(len(wanted), at + len(groups))
+            if low < high:
+                wanted[low:high] |= groups[low - at : high - at]
+        part = np.where(wanted, values, np.nan)
+        found.append(Slots(first, part))
+        fresh = first, ~np.isnan(part) & ~(part == there)
+    return found
+
+
+def _window(slots: Slots, first: int, size: int) -> NDArray[np.float64]:
+    """Slots first <= slot < first + size: float64 (size, n_series)."""
+    out = np.full((size, slots.values.shape[1]), np.nan)
+    low, high = max(first, slots.first), min(first + size, slots.end)
+    if low < high:
+        out[low - first : high - first] = slots.values[low - slots.first : high - slots.first]
+    return out

@@ -66,16 +66,23 @@ def oldest_slot(archive: Archive, now_s: int) -> int:
     return now_s // archive.step_s - archive.size + 1
 
 
-def rebucket(old: BundleSpec, new: BundleSpec, sources: Sequence[Slots], now_s: int) -> list[Slots]:
+def rebucket(
+    old: BundleSpec,
+    new: BundleSpec,
+    sources: Sequence[Slots],
+    now_s: int,
+    base: Sequence[Slots] | None = None,
+) -> list[Slots]:
     """The slots of all archives of ``new``, one Slots for each (may be empty).
 
     ``sources``: the known window of each archive of ``old``, all with the same series; the caller keeps them.
-    What is older than an archive's reach at ``now_s`` neither counts nor comes out.
+    ``base``: what there is of the new archives already; where it knows a part of a coarser slot, that slot's value isn't
+    put into it. What is older than an archive's reach at ``now_s`` neither counts nor comes out.
     """
     reach = [oldest_slot(archive, now_s) for archive in old.archives]
     cut = [_cut(slots, oldest) for slots, oldest in zip(sources, reach, strict=True)]
     levels = [
-        _levels(archive, slots, finer, new, now_s)
+        _levels(archive, slots, finer, new, now_s, base)
         for archive, slots, finer in zip(old.archives, cut, _known_finer(old, cut), strict=True)
     ]
     n_series = sources[0].values.shape[1]
@@ -113,7 +120,7 @@ def _known_finer(old: BundleSpec, sources: Sequence[Slots]) -> list[Bools]:
     first, known = sources[0].first, ~np.isnan(sources[0].values)  # of all archives so far
     for number, slots in enumerate(sources[1:], 1):
         factor = old.archives[number].step_s // old.archives[number - 1].step_s
-        first, known = first // factor, _any_of_groups(first, known, factor)
+        first, known = first // factor, any_of_groups(first, known, factor)
         if len(slots.values) == 0 or len(known) == 0:
             found.append(np.zeros(slots.values.shape, np.bool_))
             if len(slots.values):
@@ -129,7 +136,16 @@ def _known_finer(old: BundleSpec, sources: Sequence[Slots]) -> list[Bools]:
     return found
 
 
-def _any_of_groups(first: int, known: Bools, factor: int) -> Bools:
+def _known_within(base: Slots, base_s: int, slots: Slots, step_s: int) -> Bools:
+    """For each of the coarser ``slots``: whether ``base`` knows a slot that begins in it."""
+    found = np.zeros(slots.values.shape, np.bool_)
+    at = np.arange(base.first, base.end) * base_s // step_s - slots.first
+    inside = np.flatnonzero((at >= 0) & (at < len(found)))
+    np.logical_or.at(found, at[inside], ~np.isnan(base.values[inside]))
+    return found
+
+
+def any_of_groups(first: int, known: Bools, factor: int) -> Bools:
     """Whether any of each group of ``factor`` slots is known; the first group is that of slot ``first``."""
     padded = np.pad(known, ((first % factor, -(first + len(known)) % factor), (0, 0)))
     grouped: Bools = np.logical_or.reduce(padded.reshape(-1, factor, known.shape[1]), axis=1)
@@ -137,14 +153,22 @@ def _any_of_groups(first: int, known: Bools, factor: int) -> Bools:
 
 
 def _levels(
-    archive: Archive, slots: Slots, known_finer: Bools, new: BundleSpec, now_s: int
+    archive: Archive,
+    slots: Slots,
+    known_finer: Bools,
+    new: BundleSpec,
+    now_s: int,
+    base: Sequence[Slots] | None,
 ) -> list[_Level]:
     """What an old archive's slots come to in each new archive."""
     levels: list[_Level] = []
     rolled: _Level | None = None
     for number, target in enumerate(new.archives):
         if target.step_s < archive.step_s:
-            alone = Slots(slots.first, np.where(known_finer, np.nan, slots.values))
+            hidden = known_finer
+            if base is not None:
+                hidden = hidden | _known_within(base[number], target.step_s, slots, archive.step_s)
+            alone = Slots(slots.first, np.where(hidden, np.nan, slots.values))
             levels.append(_spread(alone, archive.step_s, target, now_s))
             continue
         if rolled is None:
@@ -187,7 +211,7 @@ def _rolled(level: _Level, factor: int, new: BundleSpec) -> _Level:
     values = level.values
     if before or after:
         values = np.pad(values, ((before, after), (0, 0)), constant_values=np.nan)
-    any_known = _any_of_groups(level.first, level.known, factor)
+    any_known = any_of_groups(level.first, level.known, factor)
     return _Level(first, rollup(values, factor, new.cf, new.xff), any_known)
 
 
