@@ -114,6 +114,13 @@ def test_a_lookback_counts_in_the_steps_of_the_range_that_is_read(source: FakeSo
     assert reads(wide, source) == {(("fine.a",), 60, -7 * HOUR - 300 + 60, 60)}
 
 
+def test_a_fallback_counts_only_where_it_is_used(source: FakeSource) -> None:
+    kept = plan(source, "movingAverage(fallbackSeries(fine.a,constantLine(1)),5)")
+    assert reads(kept, source) == {(("fine.a",), 10, -3590 - 50, 10)}
+    filled = plan(source, "movingAverage(transformNull(fine.a,0,mix.m),5)")
+    assert (("fine.a",), 10, -3590 - 50, 10) in reads(filled, source)
+
+
 def test_windows_within_windows_are_bounded(source: FakeSource) -> None:
     same = "movingAverage(" * 60 + "fine.a" + ",5)" * 60
     assert reads(plan(source, same), source) == {(("fine.a",), 10, -3590 - 60 * 50, 10)}

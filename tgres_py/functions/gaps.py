@@ -55,7 +55,7 @@ def interpolate(seriesList: SeriesBlock, limit: IntOrInf = math.inf) -> SeriesBl
     )
 
 
-@render_function(group="Transform")
+@render_function(group="Transform", first_steps=True)
 def transformNull(
     seriesList: SeriesBlock, default: Float = 0, referenceSeries: SeriesBlock | None = None
 ) -> SeriesBlock:

@@ -111,8 +111,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class RenderFunction:
-    """``call``: the decorated function; ``steps``: which steps its result has; ``reads``: None =
-    the call's own range.
+    """``call``: the decorated function; ``steps``: which steps its result has (``first_steps``: of
+    the steps of the first argument that has series, else of all arguments'); ``reads``: None = the
+    call's own range.
     """
 
     name: str
@@ -123,6 +124,7 @@ class RenderFunction:
     examples: str
     reads: Reads | None
     steps: Steps
+    first_steps: bool
     wants_context: bool
     module: str
 
@@ -158,6 +160,7 @@ def render_function(
     aliases: Sequence[str] = (),
     reads: Reads | None = None,
     steps: Steps = same_steps,
+    first_steps: bool = False,
     optional_list: bool = False,
 ) -> Callable[[F], F]:
     """Registers a function under its own name and ``aliases``."""
@@ -177,6 +180,7 @@ def render_function(
                 examples,
                 reads,
                 steps,
+                first_steps,
                 wants_context,
                 call.__module__,
             )

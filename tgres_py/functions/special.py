@@ -99,7 +99,7 @@ def changed(seriesList: SeriesBlock) -> SeriesBlock:
     )
 
 
-@render_function(group="Special")
+@render_function(group="Special", first_steps=True)
 def fallbackSeries(seriesList: SeriesBlock, fallback: SeriesBlock) -> SeriesBlock:
     """``fallback`` when there are no series (not: when they have no values).
 

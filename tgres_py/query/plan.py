@@ -332,6 +332,8 @@ class _Planner:
             read = function.reads.windows(values, lambda: self.steps(first, asked), context)
         below: StepSet = frozenset()
         for number, (param, argument) in enumerate(bound):
+            if below and function.first_steps:
+                break
             if param.takes_series and argument is not None and not isinstance(argument, Literal):
                 # another range may be read from another archive
                 for one in read if read and number == 0 else (asked,):
