@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from tests.fake_sink import FakeSink
 from tests.rig import Rig
 from tgres_py.admin import eyes
 from tgres_py.admin.frame import Admin, Row, find_verb
+from tgres_py.cli.main import main
 from tgres_py.cli.top import frame
 from tgres_py.errors import BadRequest
 from tgres_py.ingest.traffic import (
@@ -281,3 +283,21 @@ async def test_series_that_are_gone_take_no_other_one_s_place(rig: Rig) -> None:
     assert row["series"] == 3
     new = {one["prefix"]: one["new_series_per_s"] for one in row["prefixes"]}
     assert new == {"new.c.*": pytest.approx(1 / row["interval_s"], rel=0.05)}
+
+
+def test_ctrl_c_is_the_end_of_tail_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Iterator[Row]:
+        yield {"name": "a", "value": 1.0}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tgres_py.cli.admin_client.run_verb", interrupted)
+    result = CliRunner().invoke(main, ["tail", "a"])
+    assert result.exit_code == 0 and result.stdout.splitlines()[1].split() == ["a", "1"]
+    assert CliRunner().invoke(main, ["series", "ls"]).exit_code == 1
+    monkeypatch.setattr("tgres_py.cli.top.run_verb", lambda *_: interrupted_top())
+    assert CliRunner().invoke(main, ["top", "--json"]).exit_code == 0
+
+
+def interrupted_top() -> Iterator[Row]:
+    yield {"points_per_s": 1.0}
+    raise KeyboardInterrupt

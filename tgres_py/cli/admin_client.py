@@ -12,7 +12,7 @@ import json
 import types
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
@@ -196,7 +196,9 @@ def admin_command(
         target = Target(url, token, dsn, data_dir, config_file)
         chosen = {name: _plain(v) for name, v in given.items() if v is not None and v != ()}
         rows = run_verb(target, verb_name, chosen)
-        print_rows(rows, as_json, nothing=nothing, record=record, stream=verb.stream)
+        # what has no end is ended by Ctrl-C: no failure
+        with suppress(*([KeyboardInterrupt] if verb.stream else [])):
+            print_rows(rows, as_json, nothing=nothing, record=record, stream=verb.stream)
 
     function: Any = json_option(target_options(run))
     for name, field in reversed(verb.args.model_fields.items()):
