@@ -91,7 +91,7 @@ def metering(meters: Meters) -> Any:
 
 
 def _length(response: web.StreamResponse) -> int:
-    """Bytes of a body: what was sent of a stream, else what will be."""
+    """Bytes of a body: what was sent of a stream, headers included, else what will be."""
     if response.prepared:
         return response.body_length
     body = response.body if isinstance(response, web.Response) else None

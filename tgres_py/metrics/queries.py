@@ -55,7 +55,7 @@ GROUPS = (
             Declared(
                 "tgres_http_response_bytes_total",
                 Kind.COUNTER,
-                "Bytes of answers' bodies, as they were sent.",
+                "Bytes of answers' bodies as they were sent, of long ones with their headers.",
                 lambda s: s.meters.response_bytes,
             ),
             Declared(
