@@ -5,6 +5,7 @@ Renaming moves no points: only the row's name and tags change. Senders that go o
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -39,7 +40,7 @@ async def rename(admin: Admin, args: RenameArgs) -> AsyncIterator[Row]:
     No points are moved. A new name that another series has is refused, or merged into with --merge.
     """
     found = await _chosen(admin, args)
-    new_names = _new_names(admin, found, args)
+    new_names = await asyncio.to_thread(_new_names, admin, found, args)
     changed = np.array([i for i, name in enumerate(found.names) if name != new_names[i]], np.intp)
     if len(changed) == 0:
         return

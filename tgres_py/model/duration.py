@@ -26,4 +26,4 @@ def format_duration(seconds: float) -> str:
     for unit in ("y", "w", "d", "h", "m"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.12g}s"
