@@ -15,7 +15,14 @@ Data = bytes | bytearray | memoryview
 
 
 class NameRegistry(Protocol):
-    """The part of the series registry that wire formats use."""
+    """The part of the series registry that wire formats use.
+
+    ``names_gone`` changes when ids lose their names (series removed, renamed): whoever remembers ids asks for
+    them anew then.
+    """
+
+    @property
+    def names_gone(self) -> int: ...
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
         """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position.
@@ -38,6 +45,9 @@ class LineScanner(Protocol):
         one of -3 a new series beyond the limit. ``used``: bytes up to the end of the last line.
         """
 
+    @property
+    def names_gone(self) -> int: ...
+
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...
 
 
@@ -51,6 +61,9 @@ class NameScanner(Protocol):
         -2 marks an odd name, left to the caller; -3 a new series beyond the limit; -1 stands where the size is
         below 0.
         """
+
+    @property
+    def names_gone(self) -> int: ...
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...
 

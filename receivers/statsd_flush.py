@@ -45,6 +45,7 @@ class StatsdFlush:
         self.numbers = FlushNumbers(aggregator.settings)
         self._sink = sink
         self._on_new = on_new
+        self._names_gone = sink.registry.names_gone
         self._lock = asyncio.Lock()
         self._ended = False
 
@@ -76,7 +77,10 @@ class StatsdFlush:
         timed = self.aggregator.take_timed()
         begin = clock.monotonic()
         async with self._lock:  # one after the other
+            self._forget_gone()
             plan = await asyncio.to_thread(self.numbers.plan, interval)
+            if self._forget_gone():  # while the worker was at it
+                plan = await asyncio.to_thread(self.numbers.plan, interval)
             ids, rejected = await self._resolved(plan)
             rejected[Reason.NAN] += plan.unknown_values
             await self._hand_in(ids, np.full(len(ids), stamp_s, np.int64), plan.values, rejected)
@@ -90,6 +94,15 @@ class StatsdFlush:
                     self.aggregator.settings.setExactMax,
                 )
         return len(ids) + len(timed)
+
+    def _forget_gone(self) -> bool:
+        """Drops the remembered ids if some of them aren't their names' any more."""
+        gone = self._sink.registry.names_gone
+        if gone == self._names_gone:
+            return False
+        self._names_gone = gone
+        self.numbers = self.numbers.with_settings(self.aggregator.settings)
+        return True
 
     async def reconfigure(self, settings: StatsdSettings) -> None:
         """Other names and numbers from the next flush on."""

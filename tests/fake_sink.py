@@ -19,6 +19,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.ids: dict[bytes, int] = {}
         self.names: list[bytes] = []
+        self.names_gone = 0
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
         ids = np.empty(len(names), np.int32)

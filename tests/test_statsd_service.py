@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from receivers import tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
 from tests.fake_sink import FakeSink
+from tests.rig import Rig
 from tgres_py.errors import ConfigError
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Cf, make_bundle, parse_retention
@@ -21,6 +23,7 @@ from tgres_py.statsd.listen import StatsdServer
 from tgres_py.statsd.names import with_tag_values
 from tgres_py.statsd.settings import from_table
 from tgres_py.statsd.steps import StepCheck
+from tgres_py.storage.memory import MemoryStore
 
 
 def service(**table: Any) -> tuple[StatsdService, FakeSink]:
@@ -137,6 +140,33 @@ async def test_the_last_flush_waits_for_the_one_before_and_ends_the_others() -> 
     assert [value for _, value in found] == [1, 2] and found[0][0] == 100 < found[1][0]
     async with asyncio.timeout(5):
         await of.flush.run()  # there will be no other
+
+
+async def test_a_removed_series_comes_again_as_a_new_one(tmp_path: Path) -> None:
+    """Ids of known numbers are remembered: not beyond their series' end, nor under a series' former name."""
+    spec = make_bundle(parse_retention("10s:1h"), Cf.AVERAGE, 0.5)
+    rig = Rig(MemoryStore(), tmp_path, spec, now_s=1_700_000_050)
+    await rig.start()
+    of = StatsdService(from_table({}), {}, rig.intake)
+    names = [b"stats_counts.gone", b"stats_counts.renamed"]
+    for number in range(3):
+        of.aggregator.add(b"gone:1|c\nrenamed:2|c\nstays:3|c", 1, 0)
+        await of.flush.flush(1_700_000_000 + 10 * number)
+        if number == 0:
+            first = {name: rig.registry.table.get(name) for name in (*names, b"stats_counts.stays")}
+            ids = np.array([first[name] for name in names], np.int32)
+            rig.registry.retire(ids[:1])
+            rig.registry.rename(ids[1:], ["elsewhere"])
+    slot = 1_700_000_000 // 10
+    for name in names:
+        assert rig.registry.table.get(name) not in (-1, first[name])
+    assert rig.registry.table.get(b"stats_counts.stays") == first[b"stats_counts.stays"]
+    found = [(await rig.read(name, 0, slot, slot + 3)).tolist() for name in (
+        "stats_counts.gone", "stats_counts.renamed", "elsewhere", "stats_counts.stays"
+    )]  # fmt: skip
+    nan = pytest.approx(float("nan"), nan_ok=True)
+    assert found == [[nan, 1, 1], [nan, 2, 2], [2, nan, nan], [3, 3, 3]]
+    await rig.stop()
 
 
 async def test_refused_names_are_counted_and_tried_again() -> None:

@@ -86,6 +86,7 @@ class Registry:
         self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
         self.opened = False
         self.refused_new = 0
+        self.names_gone = 0  # how often ids lost their names: ids that somebody remembers for names may be wrong then
         self._series_max = series_max
         self._name_bytes_max = name_bytes_max
         self._bundle_index: dict[BundleSpec, int] = {}
@@ -439,6 +440,7 @@ class Registry:
                 (id_, name, None) for id_, name in zip(ids.tolist(), self.names(ids), strict=True)
             ]
             self.table.unmap(ids)
+            self.names_gone += 1
             self.retired[ids] = True
             self._retired_count += len(ids)
         return ids
@@ -467,6 +469,7 @@ class Registry:
         living = ids[~self.retired[ids]]
         old = dict(zip(living.tolist(), self.names(living), strict=True))
         self.table.unmap(living)
+        self.names_gone += 1
         self.retired[living] = True
         self._retired_count += len(living)
         for id_, name in zip(ids.tolist(), names, strict=True):
