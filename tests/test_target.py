@@ -210,6 +210,7 @@ def test_templates(text: str, overrides: dict[str, str], tree: str) -> None:
         ("disk;a=b", "disk;a=b"),
         ("constantLine(5)", "constantLine(5)"),
         ("a.b (50%)", "a.b"),
+        ('sum(seriesByTag("a=b"))', 'sum(seriesByTag("a=b"))'),
         ('"x"', '"x"'),
     ],
 )

@@ -368,7 +368,7 @@ def first_path(name: str) -> str:
     """The path inside a series name that looks like a call: ``scale(a.b,2)`` gives ``a.b``.
 
     The first argument of each call is followed down (as graphite-web's aliasByNode); a name that
-    leads to no path is given back as it is. Names that don't parse (an alias may be any text) are
+    leads to no path (to seriesByTag, to a number) is given back as it is. Names that don't parse (an alias may be any text) are
     read up to the first character that no path has.
     """
     try:
@@ -379,4 +379,4 @@ def first_path(name: str) -> str:
         return dotted.group() if match and dotted else name
     while isinstance(node, Call | Template):
         node = node.body if isinstance(node, Template) else next(iter(node.args), None)
-    return node.text if isinstance(node, Path | ByTag) else name
+    return node.text if isinstance(node, Path) else name
