@@ -74,3 +74,10 @@ async def test_long_answers_are_counted_whole(client: Client, meters: Meters) ->
     body = await answer.read()
     assert answer.status == 200 and len(body) > 300_000
     assert meters.response_bytes == pytest.approx(len(body), rel=0.01)
+
+
+async def test_refusals_that_are_json_are_counted_too(client: Client, meters: Meters) -> None:
+    answer = await client.get("/tags/findSeries")
+    assert answer.status == 400 and "error" in await answer.json()
+    assert meters.requests["/tags/findSeries", 400] == 1
+    assert meters.errors == {"bad_request": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from receivers.statsd_mgmt import MgmtListener
 from receivers.tcp import TcpListener
 from receivers.udp import UdpListener
 from tgres_py.metrics.declare import Declared, Group, Kind, Labelled, Value
@@ -61,6 +62,12 @@ def _received(server: Server) -> Iterator[tuple[tuple[str, ...], Value]]:
 def _dropped(server: Server) -> Iterator[tuple[tuple[str, ...], Value]]:
     for reason in Reason:
         yield (reason.value,), server.intake.ledger.rejected[reason]
+
+
+def _refused(server: Server) -> Labelled:
+    for name, listener in server.listeners.items():
+        if isinstance(listener, TcpListener | MgmtListener):
+            yield (name,), listener.refused
 
 
 def _statsd_refused(server: Server) -> Labelled | None:
@@ -131,8 +138,8 @@ GROUPS = (
             Declared(
                 "tgres_receiver_connections_refused_total",
                 Kind.COUNTER,
-                "TCP connections closed at once, beyond connections_max.",
-                _tcp(lambda o: o.refused),
+                "TCP connections closed at once, beyond connections_max (statsd_mgmt: beyond 32).",
+                _refused,
                 RECEIVER,
             ),
             Declared(
