@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from tests.rig import Rig
+from tgres_py.ingest.intake import Late
+from tgres_py.ingest.late import Merge
 from tgres_py.ingest.rows import rows_of_slots
 from tgres_py.model.retention import BundleSpec, OnDuplicate, make_bundle
 from tgres_py.storage.memory import MemoryStore
@@ -74,3 +76,27 @@ async def test_the_stores_archives_count_and_no_point_is_lost(rig: Rig, rule: On
     await rig.start()
     id_ = rig.registry.resolve([b"a"])[0]
     assert rig.registry.specs(id_) == [theirs]
+
+
+async def test_points_that_come_during_a_merge_wait_for_the_next(rig: Rig) -> None:
+    """A sender of late points that is quicker than their merges must not keep the flusher's lock for ever."""
+    now_s = rig.now_s
+    rig.add([("a", now_s, 1.0)])
+    await rig.tick()
+    await rig.flusher.settle_until(now_s + 1)
+    merge, rounds = rig.flusher._merger.merge, 0
+
+    async def slow(batch: list[Late]) -> Merge:
+        nonlocal rounds
+        rounds += 1
+        rig.add([("a", now_s - rounds, float(rounds))])
+        assert rounds < 10
+        return await merge(batch)
+
+    rig.flusher._merger.merge = slow  # type: ignore[method-assign]
+    rig.add([("a", now_s - 100, 5.0)])
+    await rig.flusher.settle()
+    assert rounds == 1 and rig.intake.late_points == 1
+    await rig.flusher.settle()
+    assert rounds == 2
+    rig.flusher._merger.merge = merge  # type: ignore[method-assign]

@@ -421,16 +421,19 @@ class Flusher:
         if not at_once and clock.monotonic() - since < LATE_DELAY_S:
             return
         await self._settle_doubt()
-        while self.intake.late:
+        left = self.intake.late_points  # those that come meanwhile must not keep the lock from others
+        while self.intake.late and left > 0:
+            # before they are taken, since it may give new ids to series whose points wait
+            await self._create_series()
             batch = self.intake.take_late(LATE_BATCH)
+            left -= sum(map(len, batch))
             try:
-                await self._create_series()
                 with self.merge_seconds.timed():
                     await self._merge_batch(batch)
             except BaseException:
                 self.intake.give_back_late(batch)
                 raise
-        self._late_since = None
+        self._late_since = clock.monotonic() if self.intake.late else None
 
     async def _merge_batch(self, batch: list[Late]) -> None:
         """Merges one batch. What fits into the ring goes there; the rest into the store."""
