@@ -114,7 +114,7 @@ def test_doctor(server: Server) -> None:
     ]["examples"] == ["twice.a from 127.0.0.3 and 127.0.0.2"]
     assert found["case"]["examples"] == ["case.CPU, case.cpu"]
     assert found["refused.malformed"]["severity"] == "warning"
-    assert "refused.udp_kernel" not in found and "steps" not in found and "store" not in found
+    assert "refused.udp_kernel" not in found and "store" not in found
     errors = [one for one in found.values() if one["severity"] == "error"]
     assert result.exit_code == (11 if errors else 10)
     shown = server.tgres("doctor", "--watch", "0").stdout
