@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.rig import Rig
 from tgres_py import clock
+from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.move import Batch, Mover
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
@@ -117,7 +118,6 @@ async def test_a_change_while_points_come(
     await rig.tick()
     sent.send(rig, 130, 2)
     job = await start_job(rig, spec)
-    before = {name: await known(rig, name, 1) for name in NAMES}
     await worker(rig).work(job)
     assert await state_of(rig, job) == "done"
     assert rig.registry.specs(np.arange(5, dtype=np.int32)) == [spec] * 5
@@ -133,7 +133,6 @@ async def test_a_change_while_points_come(
             assert younger(await known(rig, name), rig).keys() >= {
                 t // step_s * step_s for t in slots if t > rig.now_s - 3_400
             }
-    del before
 
 
 async def test_a_coarser_finest_archive_is_rolled_up(
@@ -155,10 +154,29 @@ async def test_a_coarser_finest_archive_is_rolled_up(
             assert got[minute] == sum(values) / len(values)
 
 
+async def test_more_series_than_a_segment_holds(
+    make: Callable[..., Rig], postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgres_py.ingest.registry.SEGMENT_SERIES_MAX", 8)
+    monkeypatch.setattr("tgres_py.ingest.registry.SEGMENT_SERIES_MIN", 4)
+    monkeypatch.setattr("tgres_py.ingest.retention_job.BATCH", (3, 3))
+    rig = make(postgres_store)
+    await rig.start()
+    names = [f"n.{i:02}" for i in range(20)]
+    rig.add([(name, rig.now_s - 10 * k, float(k)) for name in names for k in range(5)])
+    job = await start_job(rig, LONGER)
+    await worker(rig).work(job)
+    assert await state_of(rig, job) == "done"
+    rig.now_s += 10
+    rig.add([(name, rig.now_s, 9.0) for name in names])
+    for name in names:
+        assert list((await known(rig, name)).values()) == [4.0, 3.0, 2.0, 1.0, 0.0, 9.0]
+
+
 async def test_undo_gives_everything_back_and_keeps_what_came_meanwhile(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
-    rig, twin = make(postgres_store), None
+    rig = make(postgres_store)
     await rig.start()
     sent = Sent()
     sent.send(rig, 1_500, 1)
@@ -172,7 +190,6 @@ async def test_undo_gives_everything_back_and_keeps_what_came_meanwhile(
     assert await postgres_store.set_job_state(job, "undoing", ("done",))
     await worker(rig).work(job)
     assert await state_of(rig, job) == "undone"
-    assert twin is None
     after = await everything(rig)
     border = at_s - 120  # slots from the cut on went through the coarser archive
     for old, new in zip(before, after, strict=True):
@@ -246,8 +263,8 @@ class Killed(Exception):
     """The process ends here."""
 
 
-def kill_in(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """The second batch dies before or after a step."""
+def kill_in(monkeypatch: pytest.MonkeyPatch, step: str, batch: int = 2) -> None:
+    """The second batch (or another) dies before or after a step."""
     calls = 0
     owner: Any = PostgresStore if step in ("claim", "commit", "committed") else Mover
     name = {
@@ -265,7 +282,7 @@ def kill_in(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def count() -> bool:
         nonlocal calls
         calls += 1
-        return calls == 2
+        return calls == batch
 
     async def dies(self: Any, *args: Any) -> Any:
         if count():
@@ -355,11 +372,73 @@ async def test_the_rule_sum_counts_each_point_once(
     assert sum((await known(rig, "a")).values()) == total
 
 
+@pytest.mark.parametrize("rule", [OnDuplicate.SUM, OnDuplicate.MAX, OnDuplicate.MEAN])
+async def test_an_image_of_the_old_ring_fills_the_new_one(
+    make: Callable[..., Rig],
+    postgres_store: PostgresStore,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: OnDuplicate,
+) -> None:
+    """A checkpoint, the commit, and a kill before the switch."""
+    old = BundleSpec((Archive(10, 360, 12),), Cf.SUM, 0.0, rule)
+    new = BundleSpec((Archive(30, 360, 12),), Cf.SUM, 0.0, rule)
+    rig = make(postgres_store, old)
+    await rig.start()
+    rig.add([("a", rig.now_s + i, float(i)) for i in range(0, 90, 5)])
+    rig.now_s += 90
+    job = await start_job(rig, new)
+    await rig.flusher.checkpoint()
+    with monkeypatch.context() as patch:
+        kill_in(patch, "committed", 1)
+        patch.setattr(PostgresStore, "set_job_state", _never)
+        await worker(rig).work(job)
+    await rig.kill()
+    await rig.start()
+    assert rig.registry.specs(np.zeros(1, np.int32)) == [new]
+    got = {t - NOW_S: v for t, v in (await known(rig, "a")).items()}
+    slots = {60: [float(i) for i in range(60, 90, 5)]}
+    # the mean of means of two points each is that of all
+    fold: dict[OnDuplicate, Callable[[list[float]], float]] = {
+        OnDuplicate.SUM: sum,
+        OnDuplicate.MAX: max,
+        OnDuplicate.MEAN: lambda values: sum(values) / len(values),
+    }
+    assert got[60] == fold[rule](slots[60])  # slots above the cut are the journal's
+
+
+async def test_points_of_a_slot_that_begins_before_the_floor(
+    make: Callable[..., Rig], postgres_store: PostgresStore
+) -> None:
+    """The retention changes while no server runs; the journal's floor lies inside a slot of the new one."""
+    rig = make(postgres_store)
+    await rig.start()
+    rig.add([("a", rig.now_s + i * 10, float(i)) for i in range(20)])
+    await rig.tick()
+    rig.now_s += 400
+    await rig.tick()  # the chunks that are over are written
+    first_s = rig.registry.floor_s(0)
+    rig.add([("a", first_s + i * 10, 100.0 + i) for i in range(10)])
+    rig.now_s += 100
+    await rig.kill()
+    new = BundleSpec((Archive(210, 100, 12),), Cf.LAST, 0.0)
+    assert first_s % 210
+    rows = await postgres_store.load_series()
+    [bundle] = await postgres_store.ensure_bundles([new])
+    job = await postgres_store.create_job(
+        "", 0, rows.rrd_id, rows.bundle_id.astype(np.int64), np.array([bundle])
+    )
+    alone = make(postgres_store)
+    alone.now_s = rig.now_s
+    await alone.start()
+    await worker(alone).work(job)
+    await alone.kill()
+    await rig.start()
+    assert (await known(rig, "a"))[first_s // 210 * 210] >= 100.0
+
+
 async def test_a_lost_answer_to_the_commit_is_asked_for(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
-    from tgres_py.errors import StoreUnavailable
-
     rig = make(postgres_store)
     await rig.start()
     Sent().send(rig, 100, 1)
@@ -406,5 +485,3 @@ async def test_what_was_planned_before_reads_where_it_was(
     after = await rig.reader.fetch(ids, 0, window[1] // 6, window[2] // 6 + 1, COARSER)
     assert (~np.isnan(after)).any(axis=1).all()
 
-
-Doing = Callable[[], Awaitable[None]]

@@ -33,7 +33,9 @@ def ask(server: ServerProcess, verb: str, **given: Any) -> list[dict[str, Any]]:
         {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=600) as answer:
-        return [json.loads(line) for line in answer if line.strip()]
+        rows = [json.loads(line) for line in answer if line.strip()]
+    assert "error" not in rows[-1], rows[-1]
+    return rows
 
 
 def send(server: ServerProcess, series: int, at_s: int) -> None:

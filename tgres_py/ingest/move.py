@@ -56,7 +56,7 @@ class Batch:
 
     ``since_s``: the rows hold what was there before; only slots that end after it are written, and those they don't
     know. None: they are new.
-    ``expected``: how many more of these will come, for the size of their segment.
+    ``expected``: how many there are in all from here on, for the size of their segment. At most SEGMENT_SERIES_MAX ids.
     ``commit(cut_s)``: step 5; ``committed()``: whether it was done, asked when its answer is lost.
     """
 
@@ -128,7 +128,9 @@ class Mover:
         recent_s = (clock.now_s() - int(self._flusher.pace.late_grace_s)) // step_s * step_s
         least_s = NO_FLOOR_S if batch.since_s is None else -(-batch.since_s // step_s) * step_s
         floor_s = max(recent_s, least_s)
-        target = self._registry.destination(bundle, floor_s, batch.expected, least_s)
+        target = self._registry.destination(
+            bundle, len(batch.ids), batch.expected, floor_s, least_s
+        )
         floors = [self._registry.floor_s(segment) for segment in [*segments, target]]
         return target, -(-max(recent_s, *floors) // step_s) * step_s
 

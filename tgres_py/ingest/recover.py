@@ -27,7 +27,8 @@ from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
 from tgres_py.ingest.registry import GONE, NO_FLOOR_S, Registry
-from tgres_py.model.points import Ids
+from tgres_py.ingest.replay import one_per_slot, to_be_merged
+from tgres_py.model.points import Ids, Times, Values
 from tgres_py.storage.port import Store
 
 log = logging.getLogger(__name__)
@@ -296,6 +297,10 @@ async def _replay(
                 continue
             counts = record.counts[keep] if record.counts is not None else None
             result.points += len(ids)
+            if record.kind == Kind.IMAGE:
+                ids, times, values, counts = one_per_slot(
+                    intake.registry, ids, times, values, counts
+                )
             for at in range(0, len(ids), POINTS_SLICE):
                 part = slice(at, at + POINTS_SLICE)
                 if record.kind == Kind.IMAGE:
@@ -303,8 +308,24 @@ async def _replay(
                         ids[part], times[part], values[part], None if counts is None else counts[part]
                     )
                 else:
-                    intake.ring.store(ids[part], times[part], values[part], record.now_s, 1 << 40)
+                    result.late += _store(
+                        intake, record.now_s, ids[part], times[part], values[part], floors
+                    )
                 await asyncio.sleep(0)
+
+
+def _store(
+    intake: Intake, now_s: int, ids: Ids, times: Times, values: Values, floors: NDArray[np.int64]
+) -> int:
+    """Puts points back into the ring. How many go to the merge: the retention is another one by now, whose
+    finest archive is shorter or has slots that begin before the floor."""
+    late = intake.ring.store(ids, times, values, now_s, 1 << 40)[2]
+    if len(late) == 0:
+        return 0
+    late = late[to_be_merged(intake.registry, ids[late], times[late], floors)]
+    intake.add_late(ids[late], times[late], values[late], now_s)
+    intake.ledger.received["journal"] += len(late)
+    return len(late)
 
 
 def _requeue(

@@ -247,19 +247,21 @@ class Registry:
 
     # -- series that move to another bundle ----------------------------------------------------
 
-    def destination(self, bundle: int, floor_s: int, wanted: int, least_s: int) -> int:
-        """A segment with room for series that move to a bundle, its floor not below ``least_s``.
+    def destination(
+        self, bundle: int, count: int, expected: int, floor_s: int, least_s: int
+    ) -> int:
+        """A segment with room for ``count`` series that move to a bundle, its floor not below ``least_s``.
 
-        ``floor_s``, ``wanted``: time of the floor and number of series, should a new one be needed.
+        ``floor_s``, ``expected``: time of the floor and size of a new one, should that be needed.
         """
         segment = self._destination.get(bundle, -1)
         if (
             segment < 0
-            or self.ring.used(segment) == self.ring.capacity(segment)
+            or self.ring.used(segment) + count > self.ring.capacity(segment)
             or self.floor_s(segment) < least_s
         ):
             floor = -(-floor_s // self.bundle_specs[bundle].archives[0].step_s)
-            segment = self._new_segment(bundle, floor, wanted)
+            segment = self._new_segment(bundle, floor, max(count, expected))
             self._destination[bundle] = segment
         return segment
 

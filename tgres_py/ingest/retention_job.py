@@ -119,6 +119,7 @@ class RetentionWorker:
                     break
                 held_s = await self._move(job.id, group, moves, undo)
                 count += len(moves)
+                group = group._replace(series=max(0, group.series - len(moves)))
                 behind_s = count / rate - (clock.monotonic() - begin) if rate else 0.0
                 # half of the time is the flusher's and the queries'
                 await asyncio.sleep(max(held_s, behind_s))
