@@ -15,10 +15,12 @@ from aiohttp import web
 
 from http_api import pages, shortlinks
 from http_api.admin import Admin
+from http_api.admission import Admission
 from http_api.cluster import Cluster, name_failed
 from http_api.events import Events, EventSettings
 from http_api.find import Find, FindSettings
 from http_api.functions import Functions
+from http_api.guard import Access, guarding, sharing
 from http_api.info import Info
 from http_api.json_errors import errors_as_json
 from http_api.meters import Meters, metering
@@ -38,12 +40,18 @@ class HttpSettings(RenderSettings, FindSettings, TagSettings, EventSettings, Pro
 
     @property
     def body_bytes_max(self) -> int: ...
+    @property
+    def query_concurrent_max(self) -> int: ...
+    @property
+    def query_queue_max(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class DefaultHttpSettings(DefaultLimits):
     response_bytes_max: int = 200 << 20
     body_bytes_max: int = 1 << 20
+    query_concurrent_max: int = 32
+    query_queue_max: int = 256
     find_nodes_max: int = 2_000_000
     find_queries_max: int = 1_000
     tag_paths_max: int = 10_000
@@ -71,9 +79,10 @@ def make_app(
     cluster: Cluster | None = None,
     admin: Admin | None = None,
     meters: Meters | None = None,
+    access: Callable[[], Access] = Access,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
-    other nodes, and ends them with itself.
+    other nodes, and ends them with itself. ``access`` is asked at each request.
     """
     settings = settings or DefaultHttpSettings()
     meters = meters or Meters()
@@ -85,16 +94,18 @@ def make_app(
         workers.shutdown(wait=False, cancel_futures=True)
         drawer.shutdown(wait=False, cancel_futures=True)
 
-    middlewares = [errors_as_text, metering(meters)]
+    middlewares = [errors_as_text, metering(meters), guarding(access)]
     app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
+    app.on_response_prepare.append(sharing(access))
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
     find = Find(source, settings, cluster)
     functions = Functions()
     render = Render(source, settings, workers, drawer, cluster, meters)
-    _add(app, "/render", render.view, "GET", "POST")
+    admission = Admission(settings.query_concurrent_max, settings.query_queue_max)
+    _add(app, "/render", _in_turn(admission, render.view), "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
@@ -168,6 +179,18 @@ def _add_pages(app: web.Application) -> None:
     _add(app, "/dashboard/save/{name}", pages.no_saving, "GET", "POST")
     _add(app, "/dashboard/save_template/{name}/{key}", pages.no_saving, "GET", "POST")
     _add(app, "/dashboard/create-temporary", pages.no_saving, "GET", "POST")
+
+
+def _in_turn(
+    admission: Admission, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A view of queries that wait for their turn."""
+
+    async def view(request: web.Request) -> web.StreamResponse:
+        async with admission.turn():
+            return await handler(request)
+
+    return view
 
 
 async def _version(request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from tgres_py import clock
-from tgres_py.errors import LimitExceeded, TgresError
+from tgres_py.errors import LimitExceeded, Overloaded, TgresError
 from tgres_py.measure import Histogram
 
 NO_ROUTE = "other"
@@ -46,7 +46,7 @@ class Meters:
 
     def failed(self, error: TgresError) -> None:
         self.errors[error.counter] += 1
-        if isinstance(error, LimitExceeded):
+        if isinstance(error, LimitExceeded | Overloaded):
             self.refused[error.setting] += 1
 
     def done(self, route: str, status: int, seconds: float) -> None:

@@ -29,6 +29,7 @@ GZIP_LEVEL = 1
 FIELDS_MAX = 10_000
 INLINE_ENTRIES_MAX = 1_000  # sorting, writing and packing more goes to a worker thread
 JSONP_CHARS_MAX = 128
+RETRY_S = 5  # after an answer 503
 
 _JSONP = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
 _NO_CACHE = {
@@ -233,7 +234,10 @@ async def errors_as_text(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except TgresError as error:
         write: ErrorReply = request.get(ERROR_REPLY, reply_error)
-        return write(error.status, str(error))
+        response = write(error.status, str(error))
+        if error.status == 503:
+            response.headers["Retry-After"] = str(RETRY_S)
+        return response
     except web.HTTPRequestEntityTooLarge:
         return reply_error(413, "body: larger than setting body_bytes_max allows")
     except web.HTTPException as error:

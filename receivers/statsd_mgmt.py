@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from receivers.sockets import address_of, bind_all
 from tgres_py import clock
+from tgres_py.model.networks import Networks, host_of
 from tgres_py.statsd.mgmt import Management
 
 CONNECTIONS_MAX = 32
@@ -22,7 +23,9 @@ COMMAND_BYTES_MAX = 65_536
 class MgmtListener:
     """One listening address. ``refused`` counts connections beyond the limit since the start."""
 
-    def __init__(self, management: Management) -> None:
+    def __init__(self, management: Management, allowed: Networks) -> None:
+        self.forbidden = 0  # by the allow-list
+        self._allowed = allowed
         self.address: tuple[str, int] = ("", 0)
         self.refused = 0
         self._management = management
@@ -50,6 +53,10 @@ class MgmtListener:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if host_of(writer.get_extra_info("peername")) not in self._allowed:
+            self.forbidden += 1
+            writer.close()
+            return
         if len(self._tasks) >= CONNECTIONS_MAX:
             self.refused += 1
             writer.close()
@@ -74,8 +81,10 @@ class MgmtListener:
                 await writer.drain()
 
 
-async def start(name: str, host: str, port: int, management: Management) -> MgmtListener:
+async def start(
+    name: str, host: str, port: int, management: Management, allowed: Networks | None = None
+) -> MgmtListener:
     """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound."""
-    listener = MgmtListener(management)
+    listener = MgmtListener(management, allowed or Networks())
     await listener.listen(bind_all(name, host, port, socket.SOCK_STREAM))
     return listener

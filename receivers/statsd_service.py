@@ -64,7 +64,7 @@ class StatsdService:
                 opened[name] = await self._open(name, server, streams, udp_limits, not datagrams)
             if mgmt:
                 opened["statsd_mgmt"] = await statsd_mgmt.start(
-                    "statsd_mgmt", *mgmt, self.management
+                    "statsd_mgmt", *mgmt, self.management, udp_limits.allowed
                 )
         except BaseException:
             for listener in opened.values():

@@ -12,16 +12,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from receivers.sink import Sink, WireFormat
 from receivers.sockets import address_of, bind_all
 from tgres_py import clock
 from tgres_py.measure import QUICK_S, Histogram
+from tgres_py.model.networks import Networks, host_of
 from tgres_py.model.points import Parsed, Reason, empty_block
+from tgres_py.tls import HANDSHAKE_S
 
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
 SAMPLE_BYTES_MAX = 120
@@ -32,12 +35,15 @@ LOOP_TURNS = 5  # after these an accepted connection has its protocol
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
     """``connections_max`` and ``tail_bytes_max`` (unfinished lines and frames) hold for all listeners that
-    share their Totals; ``idle_s``: a connection that is silent for longer is closed, 0 = never."""
+    share their Totals; ``idle_s``: a connection that is silent for longer is closed, 0 = never;
+    ``allowed``: who may connect; ``tls``: None = plain."""
 
     connections_max: int = 5_000
     idle_s: float = 0.0
     buffer_bytes: int = 262_144
     tail_bytes_max: int = 67_108_864
+    allowed: Networks = field(default_factory=Networks)
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(slots=True)
@@ -51,7 +57,7 @@ class Totals:
 class TcpListener:
     """One listening address.
 
-    ``accepted``, ``refused``, ``reads``, ``bytes`` count connections, reads and what was read since the
+    ``accepted``, ``refused``, ``forbidden``, ``reads``, ``bytes`` count connections, reads and what was read since the
     start; ``busy``: seconds that the event loop was held by what was read at a time.
     """
 
@@ -65,6 +71,7 @@ class TcpListener:
         self.totals = totals
         self.accepted = 0
         self.refused = 0
+        self.forbidden = 0  # by the allow-list
         self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
         self.reads = 0
         self.bytes = 0
@@ -85,9 +92,15 @@ class TcpListener:
         for sock in sockets:
             unix = sock.family == socket.AF_UNIX
             create = loop.create_unix_server if unix else loop.create_server
-            self._servers.append(await create(lambda: Connection(self), sock=sock))
+            tls = {} if unix else self._tls()
+            self._servers.append(await create(lambda: Connection(self), sock=sock, **tls))
         if self.limits.idle_s > 0:
             self._schedule_idle_check(loop)
+
+    def _tls(self) -> dict[str, Any]:
+        if self.limits.tls is None:
+            return {}
+        return {"ssl": self.limits.tls, "ssl_handshake_timeout": HANDSHAKE_S}
 
     def close(self) -> None:
         """Stops listening; open connections are read on, those that wait for being accepted as well."""
@@ -105,7 +118,8 @@ class TcpListener:
         loop = asyncio.get_running_loop()
         while self._last_accepted:
             sock = self._last_accepted.pop()
-            await loop.connect_accepted_socket(lambda: Connection(self), sock)
+            tls = {} if sock.family == socket.AF_UNIX else self._tls()
+            await loop.connect_accepted_socket(lambda: Connection(self), sock, **tls)
         for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
         seen = -1
@@ -175,6 +189,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's class isn't derived from asyncio's
         listener = self._listener
+        if host_of(stream.get_extra_info("peername")) not in listener.limits.allowed:
+            listener.forbidden += 1
+            stream.abort()
+            return
         if listener.totals.connections >= listener.limits.connections_max:
             listener.refused += 1
             stream.abort()

@@ -17,13 +17,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from receivers.sink import Parse, Sink
 from receivers.sockets import address_of, bind_all
 from tgres_py import clock
 from tgres_py.kernels import udp as kernel
 from tgres_py.measure import QUICK_S, Histogram
+from tgres_py.model.networks import Networks
 from tgres_py.model.points import Parsed, Reason, empty_block
 
 SO_RCVBUFFORCE = 33  # Linux; lets root exceed net.core.rmem_max
@@ -39,13 +40,15 @@ PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 @dataclass(frozen=True, slots=True)
 class UdpLimits:
     """``rcvbuf_bytes``: asked of the kernel, which may give less; ``queue_bytes_max``: read but not
-    yet parsed; ``gather_s``: longest time that datagrams gather in the kernel between two reads."""
+    yet parsed; ``gather_s``: longest time that datagrams gather in the kernel between two reads;
+    ``allowed``: whose datagrams are taken."""
 
     rcvbuf_bytes: int = 33_554_432
     buffer_bytes: int = 4_194_304
     datagrams_max: int = 8_192
     queue_bytes_max: int = 67_108_864
     gather_s: float = 0.005
+    allowed: Networks = field(default_factory=Networks)
 
 
 class UdpListener:
@@ -65,6 +68,7 @@ class UdpListener:
         self.address = address_of(sockets[0])
         self.datagrams = 0
         self.bytes = 0
+        self.forbidden = 0  # datagrams that the allow-list kept out
         self.busy = Histogram(QUICK_S)
         self.rcvbuf_bytes = min(_enlarge(sock, limits.rcvbuf_bytes) for sock in sockets)
         self._sockets = sockets
@@ -170,6 +174,8 @@ class UdpListener:
                     return
 
     def _drain(self, sock: socket.socket, buffer: memoryview) -> tuple[int, int]:
+        if not self.limits.allowed.open:
+            return self._drain_allowed(sock, buffer)
         if not self._watchers:
             return kernel.drain(sock, buffer, self.limits.datagrams_max)
         used, datagrams, host = kernel.drain_named(sock, buffer, self.limits.datagrams_max)
@@ -177,6 +183,19 @@ class UdpListener:
             known = host in self._senders or len(self._senders) < SENDERS_MAX
             self._senders[host if known else "(others)"] += datagrams
         return used, datagrams
+
+    def _drain_allowed(self, sock: socket.socket, buffer: memoryview) -> tuple[int, int]:
+        """One datagram at a time: the native reader gives no senders."""
+        used, datagrams, forbidden = kernel.drain_allowed(
+            sock, buffer, self.limits.datagrams_max, self.limits.allowed, self._count_sender
+        )
+        self.forbidden += forbidden
+        return used, datagrams
+
+    def _count_sender(self, host: str) -> None:
+        if self._watchers:
+            known = host in self._senders or len(self._senders) < SENDERS_MAX
+            self._senders[host if known else "(others)"] += 1
 
     def _hand_over(self, data: bytes) -> None:
         with self._lock:

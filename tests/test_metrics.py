@@ -116,7 +116,10 @@ async def test_every_metric_can_be_read(server: Server) -> None:
     shown = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
     hidden = {one.name for one in DECLARED if one.name not in shown}
     assert all(
-        name.startswith(("tgres_statsd_", "tgres_peer_", "tgres_postgres_")) for name in hidden
+        name.startswith(
+            ("tgres_statsd_", "tgres_peer_", "tgres_postgres_", "tgres_http_connections")
+        )
+        for name in hidden
     )
     assert {one.name for one in DECLARED} - hidden == shown
 

@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tgres_py.errors import ConfigError
+from tgres_py.model.networks import parse_networks
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
     BUILT_IN,
@@ -66,6 +67,18 @@ _ENV_KUBERNETES = re.compile(
 )
 
 TOKEN_CHARS_MIN = 16
+# Paths; in the TOML file they start at the file's directory.
+FILES = (
+    "data_dir",
+    "schemas",
+    "aggregation",
+    "admin_token_file",
+    "http_token_file",
+    "tls_cert",
+    "tls_key",
+)
+SECRETS = ("admin_token", "http_token")
+TLS_LISTENERS = ("http", "carbon", "pickle", "statsd")
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 OWN_POINTS_S = 90 * 86_400  # how long the server's own points are kept, as carbon's sample rules do
@@ -129,6 +142,32 @@ def check_token(token: str) -> str:
     return token
 
 
+def parse_names(value: object) -> tuple[str, ...]:
+    """Names of listeners that can do TLS, separated by commas or a list. ValueError otherwise."""
+    names = _texts(value)
+    for name in names:
+        if name not in TLS_LISTENERS:
+            raise ValueError(f"{name!r} is none of {', '.join(TLS_LISTENERS)}")
+    return names
+
+
+def parse_origins(value: object) -> tuple[str, ...]:
+    """Origins of web pages, ``https://grafana.example`` or ``*``. ValueError otherwise."""
+    origins = _texts(value)
+    for origin in origins:
+        if not re.fullmatch(r"\*|https?://[^/\s?#@,]+", origin):
+            raise ValueError(f"{origin!r} is no origin; write https://host or https://host:port")
+    return origins
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return tuple(str(text).strip() for text in texts if str(text).strip())
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(parse_networks)]
 Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
 Listen = Annotated[Address | None, BeforeValidator(parse_address)]
 
@@ -241,6 +280,47 @@ class Settings(BaseModel):
         ge=64 * KIB,
     )
 
+    http_token: str = _setting(
+        "",
+        "secret of at least 16 characters that every request needs, as bearer token or as the password "
+        "of basic auth with any user; not asked for by /healthz and /readyz",
+        group="Security",
+        reloadable=True,
+    )
+    http_token_file: Path | None = _setting(
+        None, "file whose first line is that secret", reloadable=True
+    )
+    tls_cert: Path | None = _setting(
+        None, "certificate as PEM, with its chain; turns TLS on", reloadable=True
+    )
+    tls_key: Path | None = _setting(
+        None, "its private key as PEM, without a password; when not in tls_cert", reloadable=True
+    )
+    tls_listeners: Names = _setting(
+        ("http",),
+        "who speaks TLS (TCP only) when there is a certificate: http, carbon, pickle, statsd",
+    )
+    http_allow: Networks = _setting(
+        (),
+        "networks that may use HTTP, 192.0.2.0/24 separated by commas; empty = all",
+        reloadable=True,
+    )
+    carbon_allow: Networks = _setting(
+        (), "networks that may send carbon lines, over TCP and UDP; empty = all", reloadable=True
+    )
+    pickle_allow: Networks = _setting(
+        (), "networks that may send pickle frames; empty = all", reloadable=True
+    )
+    statsd_allow: Networks = _setting(
+        (), "networks that may use statsd and its management port; empty = all", reloadable=True
+    )
+    cors_origins: Origins = _setting(
+        (),
+        "origins of web pages that may read answers, https://host separated by commas, * = all; "
+        "empty = none",
+        reloadable=True,
+    )
+
     retention: str = _setting(
         "10s:6h,1m:7d,10m:5y",
         "archives of series where there are no schema rules, or none of the [[schema]] tables "
@@ -297,9 +377,25 @@ class Settings(BaseModel):
     query_points_max: int = _setting(
         20_000_000, "points that one request may read", unit="points", ge=1
     )
+    query_concurrent_max: int = _setting(32, "queries that are answered at a time", ge=1)
+    query_queue_max: int = _setting(
+        256, "queries that wait for their turn; further ones are answered 503", ge=0
+    )
     query_timeout_s: float = _setting(60.0, "time that one request may take", unit="s", gt=0)
     response_bytes_max: int = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
     body_bytes_max: int = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
+    http_connections_max: int = _setting(
+        2_000, "open HTTP connections; further ones are closed at once", ge=1
+    )
+    http_read_timeout_s: float = _setting(
+        15.0,
+        "time that a client has to send a request's head, and again for its body",
+        unit="s",
+        gt=0,
+    )
+    http_idle_s: float = _setting(
+        75.0, "an HTTP connection without a request is closed after this time", unit="s", gt=0
+    )
     find_nodes_max: int = _setting(
         2_000_000, "nodes that one /metrics/find or /metrics/expand may list", ge=1
     )
@@ -355,6 +451,7 @@ class Settings(BaseModel):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _sources: Sources | None = PrivateAttr(default=None)
     _admin_secret: str = PrivateAttr(default="")
+    _http_secret: str = PrivateAttr(default="")
 
     @field_validator("dsn")
     @classmethod
@@ -363,7 +460,7 @@ class Settings(BaseModel):
             raise ValueError("a DSN starts with postgresql://")
         return value
 
-    @field_validator("admin_token")
+    @field_validator(*SECRETS)
     @classmethod
     def _check_token(cls, value: str) -> str:
         return check_token(value) if value else value
@@ -396,6 +493,11 @@ class Settings(BaseModel):
     def admin_secret(self) -> str:
         """The token of admin_token or admin_token_file, as it was when the settings were read."""
         return self._admin_secret
+
+    @property
+    def http_secret(self) -> str:
+        """The secret of http_token or http_token_file, as it was when the settings were read."""
+        return self._http_secret
 
     def rule_set(self) -> RuleSet:
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""
@@ -503,7 +605,10 @@ def load(
         values.pop("statsd_servers_table", None)
     settings = _validate(values, origins)
     settings._origins.update({n: o for n, o in origins.items() if n in values})
-    settings._admin_secret = _admin_secret(settings)
+    settings._admin_secret = _secret("admin_token", settings.admin_token, settings.admin_token_file)
+    settings._http_secret = _secret("http_token", settings.http_token, settings.http_token_file)
+    if settings.tls_key is not None and settings.tls_cert is None:
+        raise ConfigError("tls_key is given without tls_cert; give both")
     settings._sources = Sources(path, dict(options or {}), environ)
     return settings
 
@@ -537,7 +642,7 @@ def _from_file(path: Path | None) -> Found:
             value = tuple(value)
         elif key not in setting_fields():
             raise ConfigError(f"{origin}: unknown setting {key}{_suggest(key, setting_fields())}")
-        elif key in ("data_dir", "schemas", "aggregation", "admin_token_file"):
+        elif key in FILES:
             value = path.parent / str(value)
         found[name] = (value, origin)
     return found
@@ -620,18 +725,17 @@ def _choose_rules(values: dict[str, Any], origins: dict[str, str]) -> None:
         del values[tables], origins[tables]
 
 
-def _admin_secret(settings: Settings) -> str:
-    """The admin token, from wherever it is; empty when there is none. ConfigError."""
-    file = settings.admin_token_file
+def _secret(name: str, given: str, file: Path | None) -> str:
+    """The token of a setting or of its file; empty when there is none. ConfigError."""
     if file is None:
-        return settings.admin_token
-    if settings.admin_token:
-        raise ConfigError("admin_token and admin_token_file are both given; keep one of them")
+        return given
+    if given:
+        raise ConfigError(f"{name} and {name}_file are both given; keep one of them")
     try:
         return check_token(file.read_text(encoding="utf-8").partition("\n")[0].strip())
     except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"admin_token_file {file}: {reason}") from None
+        raise ConfigError(f"{name}_file {file}: {reason}") from None
 
 
 def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
@@ -643,7 +747,7 @@ def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if first["type"] != "value_error":
             shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
-            shown = "what is given" if name == "admin_token" else shown
+            shown = "what is given" if name in SECRETS else shown
             reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
         raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None
 

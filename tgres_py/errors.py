@@ -56,6 +56,17 @@ class StoreUnavailable(TgresError):
     counter = "store_unavailable"
 
 
+class Overloaded(TgresError):
+    """Too much at a time; the request may be repeated. ``setting``: the limit."""
+
+    status = 503
+    counter = "overloaded"
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 class NotInstalled(TgresError):
     """Something that needs an optional dependency that isn't there."""
 

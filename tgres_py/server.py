@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import signal
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from http_api.admin import Admin as AdminApi
 from http_api.app import make_app
 from http_api.cluster import Cluster
+from http_api.gate import GateLimits
+from http_api.guard import Access
 from http_api.listen import HttpListener
 from http_api.meters import Meters
 from receivers import carbon_line, carbon_pickle, tcp, udp
@@ -45,6 +48,7 @@ from tgres_py.machine import memory_bytes
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.ident import canonical
+from tgres_py.model.networks import Networks
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
@@ -54,6 +58,7 @@ from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.port import Store
 from tgres_py.storage.postgres import PostgresStore
 from tgres_py.storage.retention_jobs import LiveLock
+from tgres_py.tls import Tls
 
 log = logging.getLogger("tgres")
 
@@ -231,6 +236,10 @@ class Server:
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
         self.tcp_totals: tcp.Totals = tcp.Totals()
+        self.tls: Tls | None = None
+        self.allowed: dict[str, Networks] = {
+            name: Networks(texts) for name, texts in _allow_lists(settings).items()
+        }
         self.meters: Meters = Meters()
         self.runtime: Runtime = Runtime()
         self.ended = asyncio.Event()  # somebody wants the server to stop
@@ -295,13 +304,14 @@ class Server:
 
     async def _start_listeners(self) -> None:
         settings, sink = self.settings, self.intake
-        tcp_limits = tcp.TcpLimits(connections_max=settings.connections_max)
+        if settings.tls_cert is not None:
+            self.tls = Tls(settings.tls_cert, settings.tls_key)
         totals = self.tcp_totals
         line_format = carbon_line.wire_format(settings.line_bytes_max)
         if settings.carbon:
             host, port = settings.carbon
             self.listeners["carbon"] = await tcp.start(
-                "carbon", host, port, line_format, sink, tcp_limits, totals
+                "carbon", host, port, line_format, sink, self._tcp_limits("carbon"), totals
             )
             self.listeners["carbon_udp"] = await udp.start(
                 "carbon_udp",
@@ -309,7 +319,7 @@ class Server:
                 self.listeners["carbon"].address[1],
                 line_format.parse,
                 sink,
-                udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes),
+                self._udp_limits("carbon"),
             )
         if settings.pickle:
             self.listeners["pickle"] = await tcp.start(
@@ -317,11 +327,11 @@ class Server:
                 *settings.pickle,
                 carbon_pickle.wire_format(settings.frame_bytes_max),
                 sink,
-                tcp_limits,
+                self._tcp_limits("pickle"),
                 totals,
             )
         if settings.statsd_servers:
-            await self._start_statsd(tcp_limits, totals)
+            await self._start_statsd(self._tcp_limits("statsd"), totals)
         if settings.http:
             if settings.cluster_peers:
                 self.cluster = Cluster(
@@ -330,13 +340,49 @@ class Server:
             verbs = AdminVerbs(Admin(self.store, self))
             admin = AdminApi(verbs, lambda: self.settings.admin_secret)
             status = ServerStatus(self)
-            app = make_app(self.source, status, settings, self.cluster, admin, self.meters)
-            self.http = HttpListener(app)
+            app = make_app(
+                self.source, status, settings, self.cluster, admin, self.meters, self._access
+            )
+            self.http = HttpListener(app, self._gate_limits(), self._tls_of("http"))
             await self.http.start(*settings.http)
             log.info("http listens on %s:%d", *self.http.address)
         for name, opened in self.listeners.items():
             where, port = opened.address  # a unix socket has a path and no port
             log.info("%s listens on %s", name, f"{where}:{port}" if port else where)
+
+    def _tls_of(self, listener: str) -> ssl.SSLContext | None:
+        wanted = self.tls is not None and listener in self.settings.tls_listeners
+        return self.tls.context if self.tls is not None and wanted else None
+
+    def _tcp_limits(self, listener: str) -> tcp.TcpLimits:
+        return tcp.TcpLimits(
+            connections_max=self.settings.connections_max,
+            allowed=self.allowed[listener],
+            tls=self._tls_of(listener),
+        )
+
+    def _udp_limits(self, listener: str) -> udp.UdpLimits:
+        return udp.UdpLimits(
+            rcvbuf_bytes=self.settings.udp_buffer_bytes, allowed=self.allowed[listener]
+        )
+
+    def _gate_limits(self) -> GateLimits:
+        settings = self.settings
+        return GateLimits(
+            settings.http_connections_max,
+            settings.http_read_timeout_s,
+            settings.http_idle_s,
+            self.allowed["http"],
+        )
+
+    def _access(self) -> Access:
+        settings = self.settings
+        return Access(
+            settings.http_secret,
+            settings.admin_secret,
+            settings.cors_origins,
+            settings.http_read_timeout_s,
+        )
 
     async def _start_statsd(self, tcp_limits: tcp.TcpLimits, totals: tcp.Totals) -> None:
         settings, table = self.settings, self.settings.statsd_table
@@ -348,7 +394,7 @@ class Server:
             settings.statsd_servers,
             settings.statsd_mgmt,
             StreamLimits(tcp_limits, totals),
-            udp.UdpLimits(rcvbuf_bytes=settings.udp_buffer_bytes),
+            self._udp_limits("statsd"),
         )
         for name, task in self.statsd.tasks().items():
             self._spawn(task, name)
@@ -537,6 +583,7 @@ class Server:
         except ConfigError as e:
             log.error("reload: %s; going on with the old rules", e)
             return
+        self._reload_doors(settings)
         if self.statsd is not None:
             table, given = settings.statsd_table, settings.statsd_given_table
             self._spawn(self.statsd.reconfigure(table, given), "statsd-reload")
@@ -545,6 +592,16 @@ class Server:
         log.info("retention rules reloaded")
         if waiting:
             log.warning("these settings changed but need a restart: %s", ", ".join(waiting))
+
+    def _reload_doors(self, settings: Settings) -> None:
+        """Certificate and allow-lists hold for new connections and datagrams; open ones go on."""
+        for name, texts in _allow_lists(settings).items():
+            self.allowed[name].change(texts)
+        if self.tls is not None and settings.tls_cert is not None:
+            try:
+                self.tls.reload(settings.tls_cert, settings.tls_key)
+            except ConfigError as e:
+                log.error("reload: %s; going on with the old certificate", e)
 
     # -- stop --------------------------------------------------------------------------------
 
@@ -586,6 +643,16 @@ class Server:
             log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
         except Exception:
             log.exception("not all could be written; the rest is in the journal")
+
+
+def _allow_lists(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The networks that each listener talks to, by the listeners' names in settings."""
+    return {
+        "http": settings.http_allow,
+        "carbon": settings.carbon_allow,
+        "pickle": settings.pickle_allow,
+        "statsd": settings.statsd_allow,
+    }
 
 
 async def serve(settings: Settings, started: Callable[[Server], None] | None = None) -> None:

@@ -9,7 +9,7 @@ import click
 
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
-from tgres_py.config import Settings, load, mask_dsn, mask_password, setting_fields
+from tgres_py.config import FILES, SECRETS, Settings, load, mask_dsn, mask_password, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
 from tgres_py.errors import ConfigError
 from tgres_py.model.rules import BUILT_IN
@@ -66,12 +66,12 @@ def shown_value(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if name == "dsn":
         return mask_dsn(value) if value else None
-    if name == "admin_token":
+    if name in SECRETS:
         return "***" if value else None
-    if name == "cluster_peers":
-        return tuple(mask_password(url) for url in value)
+    if type(value) is tuple:  # an Address is one, too
+        return tuple(mask_password(text) for text in value)
     if value is None:
-        return None if name in (*RULE_SETTINGS, "admin_token_file") else "off"
+        return None if name in FILES else "off"
     return value if isinstance(value, bool | int | float) else str(value)
 
 

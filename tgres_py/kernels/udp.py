@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 from tgres_py.kernels import NATIVE
@@ -52,6 +53,37 @@ def drain_named(
     # a unix socket's peer has a path or no address at all
     host = str(address[0]) if isinstance(address, tuple) else "unix"
     return used + more, datagrams + 1, host
+
+
+def drain_allowed(
+    sock: socket.socket,
+    buffer: memoryview,
+    datagrams_max: int,
+    allowed: Container[str],
+    seen: Callable[[str], None],
+) -> tuple[int, int, int]:
+    """As ``drain_pure``, of senders in ``allowed`` only; the third number: datagrams thrown away.
+
+    ``datagrams_max`` holds for both together. ``seen`` is told each allowed sender; a unix socket's is "".
+    """
+    used = taken = forbidden = 0
+    room = len(buffer) - DATAGRAM_BYTES_MAX - 1
+    while taken + forbidden < datagrams_max and used <= room:
+        try:
+            size, address = sock.recvfrom_into(buffer[used:], DATAGRAM_BYTES_MAX)
+        except (BlockingIOError, ConnectionRefusedError):
+            break
+        host = address[0] if isinstance(address, tuple) else ""
+        if host not in allowed:
+            forbidden += 1
+            continue
+        seen(host)
+        taken += 1
+        used += size
+        if size and buffer[used - 1] != 0x0A:
+            buffer[used] = 0x0A
+            used += 1
+    return used, taken, forbidden
 
 
 drain = drain_pure

@@ -17,6 +17,14 @@ def _requests(server: Server) -> Labelled:
         yield (route, str(code)), count
 
 
+def _refused_connections(server: Server) -> Labelled | None:
+    if server.http is None:
+        return None
+    counts = server.http.counts
+    reasons = {"forbidden": counts.forbidden, "limit": counts.refused, "slow": counts.timed_out}
+    return [((reason,), n) for reason, n in reasons.items()]
+
+
 def _peers(value: Callable[[Peer], Value]) -> Callable[[Server], Labelled | None]:
     """A value of each other node, where there are any."""
 
@@ -51,6 +59,20 @@ GROUPS = (
                 Kind.GAUGE,
                 "Requests that are being answered.",
                 lambda s: s.meters.in_flight,
+            ),
+            Declared(
+                "tgres_http_connections",
+                Kind.GAUGE,
+                "Open HTTP connections.",
+                lambda s: None if s.http is None else s.http.counts.open,
+            ),
+            Declared(
+                "tgres_http_connections_refused_total",
+                Kind.COUNTER,
+                "HTTP connections closed, by reason: forbidden (http_allow), limit (http_connections_max), "
+                "slow (http_read_timeout_s).",
+                _refused_connections,
+                ("reason",),
             ),
             Declared(
                 "tgres_http_response_bytes_total",

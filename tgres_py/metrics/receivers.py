@@ -143,6 +143,13 @@ GROUPS = (
                 RECEIVER,
             ),
             Declared(
+                "tgres_receiver_forbidden_total",
+                Kind.COUNTER,
+                "Connections (TCP) and datagrams (UDP) that an allow-list kept out.",
+                _both(lambda o: o.forbidden),
+                RECEIVER,
+            ),
+            Declared(
                 "tgres_receiver_reads_total",
                 Kind.COUNTER,
                 "Reads from TCP connections.",

@@ -1,0 +1,134 @@
+"""What stands between a socket and aiohttp: who may connect, how many, and how slowly they may ask.
+
+Each connection's protocol is a ``Gate`` that hands everything on to aiohttp's own. A connection from a
+network that isn't allowed, or one too many, is closed before a byte of it is read. A client has
+``read_s`` to send the head of a request, from its first byte on (the first request's from the
+connection on), so that many slow ones can't hold all connections (slow loris); between requests aiohttp's
+``keepalive_timeout`` holds. the guard sees to bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from aiohttp import web
+
+from tgres_py.model.networks import Networks, host_of
+
+TIMEOUT_ANSWER = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"X-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: 36\r\n\r\n"
+    b"the request didn't come in in time.\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """The names are the settings' without ``http_``."""
+
+    connections_max: int = 2_000
+    read_timeout_s: float = 15.0
+    idle_s: float = 75.0
+    allowed: Networks = field(default_factory=Networks)
+
+
+@dataclass(slots=True)
+class GateCounts:
+    """Since the start, except ``open``."""
+
+    open: int = 0
+    accepted: int = 0
+    forbidden: int = 0  # by the allow-list
+    refused: int = 0  # beyond connections_max
+    timed_out: int = 0  # requests whose head or body didn't come
+
+
+class Gate(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(
+        self, make: Callable[[], asyncio.Protocol], limits: GateLimits, counts: GateCounts
+    ) -> None:
+        self.counts = counts
+        self._make = make
+        self._limits = limits
+        self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._busy = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)
+        counts = self.counts
+        if host_of(stream.get_extra_info("peername")) not in self._limits.allowed:
+            counts.forbidden += 1
+            stream.abort()
+            return
+        if counts.open >= self._limits.connections_max:
+            counts.refused += 1
+            stream.abort()
+            return
+        counts.open += 1
+        counts.accepted += 1
+        self._transport = stream
+        self._inner = self._make()
+        self._inner.connection_made(stream)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        if self._inner is not None:
+            self.counts.open -= 1
+            self._inner.connection_lost(exc)
+        self._inner = self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._inner is not None:
+            if not self._busy and self._timer is None:
+                self._wait()
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._inner is not None else None
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def begin(self) -> None:
+        """A request's head is complete."""
+        self._busy += 1
+        self._stop_waiting()
+
+    def end(self) -> None:
+        """It is answered; the next one's first byte starts the time again."""
+        self._busy -= 1
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._limits.read_timeout_s, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._transport is not None and not self._busy:
+            self.counts.timed_out += 1
+            self._transport.write(TIMEOUT_ANSWER)
+            self._transport.close()
+
+
+def gate_of(request: web.Request) -> Gate | None:
+    """The gate of a request's connection; None where there is none (tests without a listener)."""
+    protocol = request.transport.get_protocol() if request.transport is not None else None
+    return protocol if isinstance(protocol, Gate) else None

@@ -1,0 +1,154 @@
+"""Who may ask, and which web pages may read the answers.
+
+With a token, every request but those of OPEN needs it: ``Authorization: Bearer TOKEN``, or basic auth with
+any user and the token as password (what Grafana's data source, curl's -u and browsers send). /admin has
+a token of its own, which opens the rest, too. Tokens are compared in constant time.
+
+CORS is off without origins: no header is sent, and browsers keep answers from other pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from http_api.gate import gate_of
+from http_api.reply import reply_error
+
+log = logging.getLogger(__name__)
+
+# Load balancers and supervisors ask these; they say nothing but "ok" or why not.
+OPEN = frozenset(("/healthz", "/readyz"))
+CORS_METHODS = "GET, POST, HEAD"
+CORS_HEADERS_MAX = 500  # characters of the list of headers that a page may ask for
+CORS_AGE_S = 600
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """``token``: empty = nobody is asked; ``admin_token`` is taken as well. ``cors_origins``: ``*`` = all.
+
+    ``body_s``: time for a request's body.
+    """
+
+    token: str = ""
+    admin_token: str = ""
+    cors_origins: tuple[str, ...] = ()
+    body_s: float = 15.0
+
+
+def guarding(access: Callable[[], Access]) -> Any:
+    """A middleware that stands outside of all others; ``access`` is asked at each request."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        rules = access()
+        gate = gate_of(request)
+        if gate is not None:
+            gate.begin()
+        try:
+            if (preflight := _preflight(request, rules)) is not None:
+                return preflight
+            if not _may(request, rules):
+                log.warning("http: %s: no token, or a wrong one", request.remote)
+                return _refusal()
+            if request.can_read_body and not await _body_came(request, rules.body_s):
+                if gate is not None:
+                    gate.counts.timed_out += 1
+                return reply_error(408, "body: it didn't come in in time", {"Connection": "close"})
+            return await handler(request)
+        finally:
+            if gate is not None:
+                gate.end()
+
+    return guarded
+
+
+async def _body_came(request: web.Request, seconds: float) -> bool:
+    """Reads the body, which the request keeps; False: not within the time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await request.read()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _may(request: web.Request, rules: Access) -> bool:
+    if not rules.token or request.path in OPEN or _is_admin(request.path):
+        return True
+    given = given_token(request.headers.get("Authorization", "")).encode("utf-8", "replace")
+    tokens = [rules.token, *([rules.admin_token] if rules.admin_token else [])]
+    return any(hmac.compare_digest(given, token.encode()) for token in tokens)
+
+
+def _is_admin(path: str) -> bool:
+    return path == "/admin" or path.startswith("/admin/")
+
+
+def given_token(header: str) -> str:
+    """The token of a header Authorization; empty when it holds none."""
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return text.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        user = base64.b64decode(text.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return ""
+    return user.partition(":")[2]
+
+
+def _refusal() -> web.Response:
+    return reply_error(
+        401,
+        "a token is needed: Authorization: Bearer TOKEN, or basic auth with it as password "
+        "(setting http_token)",
+        {"WWW-Authenticate": 'Basic realm="tgres", charset="UTF-8"'},
+    )
+
+
+def _preflight(request: web.Request, rules: Access) -> web.Response | None:
+    """The answer to a browser that asks whether a page may ask; it sends no token with that."""
+    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+        return None
+    if not _origin_allowed(request, rules):
+        return None
+    headers = {
+        "Access-Control-Allow-Methods": CORS_METHODS,
+        "Access-Control-Max-Age": str(CORS_AGE_S),
+    }
+    if asked := request.headers.get("Access-Control-Request-Headers", ""):
+        headers["Access-Control-Allow-Headers"] = asked[:CORS_HEADERS_MAX]
+    return web.Response(status=204, headers=headers)
+
+
+def _origin_allowed(request: web.Request, rules: Access) -> bool:
+    origin = request.headers.get("Origin")
+    return origin is not None and ("*" in rules.cors_origins or origin in rules.cors_origins)
+
+
+def sharing(access: Callable[[], Access]) -> Callable[[web.Request, web.StreamResponse], Any]:
+    """A signal handler: names the page's origin in the answer when that page may read it."""
+
+    async def share(request: web.Request, response: web.StreamResponse) -> None:
+        rules = access()
+        if not rules.cors_origins:
+            return
+        vary = response.headers.get("Vary")
+        response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
+        if _origin_allowed(request, rules):
+            response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+
+    return share

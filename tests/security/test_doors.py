@@ -1,0 +1,347 @@
+"""The doors: TLS, allow-lists, tokens, CORS, slow and too many connections."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from http_api.app import DefaultHttpSettings, make_app
+from http_api.gate import GateLimits
+from http_api.guard import Access
+from http_api.listen import HttpListener
+from receivers import carbon_line, tcp, udp
+from tests.fake_sink import FakeSink
+from tests.fake_source import FakeSource
+from tests.test_http_render import FakeStatus
+from tgres_py import clock
+from tgres_py.errors import ConfigError
+from tgres_py.model.networks import KNOWN_MAX, Networks, parse_networks
+from tgres_py.tls import Tls
+
+PEMS = Path(__file__).parent.parent / "data" / "tls"
+TOKEN, ADMIN = "t0ken-of-the-readers", "t0ken-of-the-operators"
+ELSEWHERE = "192.0.2.0/24"  # of no machine
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = clock.monotonic() + 10
+    while not condition():
+        assert clock.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def http(
+    limits: GateLimits | None = None, access: Access | None = None, tls: Tls | None = None
+) -> AsyncIterator[HttpListener]:
+    rules = access or Access()
+    app = make_app(FakeSource(), FakeStatus(), DefaultHttpSettings(), access=lambda: rules)
+    listener = HttpListener(app, limits, tls.context if tls else None)
+    await listener.start("127.0.0.1", 0)
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+def trusting(name: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(PEMS / f"{name}.pem"))
+
+
+def tls_of(name: str) -> Tls:
+    return Tls(PEMS / f"{name}.pem", PEMS / f"{name}.key")
+
+
+# -- networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("networks", "host", "expected"),
+    [
+        ("", "203.0.113.9", True),
+        ("192.0.2.0/24", "192.0.2.77", True),
+        ("192.0.2.0/24", "192.0.3.1", False),
+        ("192.0.2.0/24", "::ffff:192.0.2.1", True),
+        ("127.0.0.1,2001:db8::/32", "2001:db8::5", True),
+        ("2001:db8::/32", "fe80::1%eth0", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("192.0.2.0/24", "", True),  # a unix socket
+        ("192.0.2.0/24", "nonsense", False),
+    ],
+)
+def test_networks(networks: str, host: str, expected: bool) -> None:
+    assert (host in Networks(parse_networks(networks))) is expected
+
+
+def test_forged_addresses_take_no_memory() -> None:
+    networks = Networks(["192.0.2.0/24"])
+    for number in range(3 * KNOWN_MAX):
+        assert f"10.0.{number >> 8}.{number & 255}" not in networks
+    assert len(networks._known) <= KNOWN_MAX
+
+
+# -- receivers -----------------------------------------------------------------------------------
+
+
+async def test_carbon_takes_no_connection_from_elsewhere() -> None:
+    sink, allowed = FakeSink(), Networks([ELSEWHERE])
+    limits = tcp.TcpLimits(allowed=allowed)
+    listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
+    try:
+        _, writer = await asyncio.open_connection(*listener.address)
+        writer.write(b"a 1 100\n")
+        await until(lambda: listener.forbidden == 1)
+        writer.close()
+        assert not sink.points
+        allowed.change(["127.0.0.0/8"])  # as a reload does
+        _, writer = await asyncio.open_connection(*listener.address)
+        writer.write(b"b 1 100\n")
+        await until(lambda: sink.points == [(b"b", 100, 1.0)])
+        writer.close()
+    finally:
+        listener.close()
+        await listener.drain(0.2)
+
+
+async def test_datagrams_from_elsewhere_are_thrown_away_and_counted() -> None:
+    sink, allowed = FakeSink(), Networks([ELSEWHERE])
+    limits = udp.UdpLimits(allowed=allowed)
+    listener = await udp.start("carbon_udp", "127.0.0.1", 0, carbon_line.parse, sink, limits)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"a 1 100", listener.address)
+            await until(lambda: listener.forbidden == 1)
+            allowed.change(["127.0.0.0/31"])
+            sender.sendto(b"b 2 200", listener.address)
+            sender.sendto(b"c 3 300\nd 4 400\n", listener.address)
+            await until(lambda: len(sink.points) == 3)
+        assert sink.points == [(b"b", 200, 2.0), (b"c", 300, 3.0), (b"d", 400, 4.0)]
+        assert listener.forbidden == 1
+        assert listener.datagrams == 2
+    finally:
+        listener.close()
+        await listener.drain(0.2)
+
+
+async def test_carbon_over_tls() -> None:
+    sink = FakeSink()
+    limits = tcp.TcpLimits(tls=tls_of("one").context)
+    listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
+    lines = b"".join(b"a.%d 1 100\n" % number for number in range(50_000))
+    try:
+        _, plain = await asyncio.open_connection(*listener.address)
+        plain.write(b"b 1 100\n")
+        _, writer = await asyncio.open_connection(*listener.address, ssl=trusting("one"))
+        writer.write(lines)
+        await writer.drain()
+        await until(lambda: len(sink.points) == 50_000)
+        assert not sink.rejected
+        assert (b"b", 100, 1.0) not in sink.points
+        plain.close()
+        writer.close()
+    finally:
+        listener.close()
+        await listener.drain(0.2)
+
+
+# -- TLS and its reload --------------------------------------------------------------------------
+
+
+async def test_https_and_a_new_certificate_without_a_restart() -> None:
+    tls = tls_of("one")
+    async with http(tls=tls) as listener, aiohttp.ClientSession() as session:
+        url = f"https://127.0.0.1:{listener.address[1]}/healthz"
+
+        async def trusted(name: str) -> bool:
+            close = {"Connection": "close"}
+            try:
+                async with session.get(url, ssl=trusting(name), headers=close) as answer:
+                    return answer.status == 200
+            except aiohttp.ClientConnectorCertificateError:
+                return False
+
+        assert await trusted("one")
+        assert not await trusted("two")
+        with pytest.raises(ConfigError, match=r"one\.pem"):
+            tls.reload(PEMS / "one.pem", PEMS / "two.key")
+        assert await trusted("one")
+        tls.reload(PEMS / "two.pem", PEMS / "two.key")
+        assert await trusted("two")
+        assert not await trusted("one")
+
+
+@pytest.mark.parametrize(
+    ("cert", "key"), [("one.pem", "two.key"), ("none.pem", "one.key"), ("one.key", "one.pem")]
+)
+def test_files_that_are_no_certificate_stop_the_start(cert: str, key: str) -> None:
+    with pytest.raises(ConfigError, match="tls_cert"):
+        Tls(PEMS / cert, PEMS / key)
+
+
+# -- HTTP: tokens --------------------------------------------------------------------------------
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization", "status"),
+    [
+        ("/healthz", None, 200),
+        ("/readyz", None, 200),
+        ("/version", None, 401),
+        ("/", None, 401),
+        ("/no/such/path", None, 401),
+        ("/metrics/find?query=*", None, 401),
+        ("/version", f"Bearer {TOKEN}", 200),
+        ("/version", f"bearer  {TOKEN}", 200),
+        ("/version", f"Bearer {ADMIN}", 200),
+        ("/version", f"Bearer {TOKEN[:-1]}", 401),
+        ("/version", f"Bearer {TOKEN}x", 401),
+        ("/version", "Bearer ", 401),
+        ("/version", "Bearer é", 401),
+        ("/version", TOKEN, 401),
+        ("/version", basic(f"anybody:{TOKEN}"), 200),
+        ("/version", basic(f"{TOKEN}:"), 401),
+        ("/version", basic(TOKEN), 401),
+        ("/version", "Basic ???", 401),
+        ("/healthz/", None, 401),
+        ("/admin", f"Bearer {TOKEN}", 404),  # no admin verbs in this application
+    ],
+)
+async def test_the_token_of_http(path: str, authorization: str | None, status: int) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+    async with http(access=Access(TOKEN, ADMIN)) as listener, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{listener.address[1]}{path}"
+        async with session.get(url, headers=headers) as answer:
+            assert answer.status == status
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            if status == 401:
+                assert answer.headers["WWW-Authenticate"].startswith("Basic")
+                assert answer.content_type == "text/plain"
+                assert TOKEN not in await answer.text()
+
+
+# -- HTTP: CORS ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "expected"),
+    [
+        ((), "https://evil.example", None),
+        (("https://grafana.example",), "https://evil.example", None),
+        (("https://grafana.example",), "https://grafana.example", "https://grafana.example"),
+        (("*",), "https://any.example", "https://any.example"),
+    ],
+)
+async def test_cors(origins: tuple[str, ...], origin: str, expected: str | None) -> None:
+    access = Access(TOKEN, cors_origins=origins)
+    async with http(access=access) as listener, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{listener.address[1]}/version"
+        headers = {"Origin": origin, "Authorization": f"Bearer {TOKEN}"}
+        async with session.get(url, headers=headers) as answer:
+            assert answer.headers.get("Access-Control-Allow-Origin") == expected
+            assert ("Origin" in answer.headers.get("Vary", "")) == bool(origins)
+        asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        async with session.options(url, headers=asks) as answer:
+            assert answer.status == (204 if expected else 401)
+            assert answer.headers.get("Access-Control-Allow-Origin") == expected
+            assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+# -- HTTP: connections ---------------------------------------------------------------------------
+
+
+async def raw(listener: HttpListener, data: bytes) -> bytes:
+    """What comes until the server closes."""
+    reader, writer = await asyncio.open_connection(*listener.address)
+    writer.write(data)
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_http_takes_no_connection_from_elsewhere() -> None:
+    async with http(GateLimits(allowed=Networks([ELSEWHERE]))) as listener:
+        assert await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
+        assert (listener.counts.forbidden, listener.counts.open) == (1, 0)
+
+
+async def test_connections_beyond_the_limit_are_closed() -> None:
+    async with http(GateLimits(connections_max=2)) as listener:
+        held = [await asyncio.open_connection(*listener.address) for _ in range(2)]
+        await until(lambda: listener.counts.open == 2)
+        assert await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
+        assert listener.counts.refused == 1
+        held[0][1].close()
+        await until(lambda: listener.counts.open == 1)
+        assert b" 200 " in await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n")
+        held[1][1].close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-A: b\r\n"],
+    ids=["nothing", "half a line", "no end of the headers"],
+)
+async def test_a_slow_head_ends_the_connection(sent: bytes) -> None:
+    async with http(GateLimits(read_timeout_s=0.1)) as listener:
+        assert b"408 Request Timeout" in await raw(listener, sent)
+        assert listener.counts.timed_out == 1
+        await until(lambda: listener.counts.open == 0)
+
+
+async def test_a_slow_second_head_ends_the_connection() -> None:
+    async with http(GateLimits(read_timeout_s=0.3)) as listener:
+        reader, writer = await asyncio.open_connection(*listener.address)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await reader.readuntil(b"ok\n")
+        writer.write(b"GET /hea")
+        async with asyncio.timeout(10):
+            assert b"408 Request Timeout" in await reader.read()
+        writer.close()
+
+
+async def test_a_slow_body_ends_the_request() -> None:
+    async with http(access=Access(body_s=0.1)) as listener:
+        head = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\ntarget=a"
+        assert b" 408 " in await raw(listener, head)
+        assert listener.counts.timed_out == 1
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with http(GateLimits(idle_s=0.1)) as listener:
+        got = await raw(listener, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in got
+        assert b"408" not in got
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 1_000 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 20_000 + b"\r\n\r\n",
+        b"GET /healthz?" + b"b" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01 no HTTP at all\r\n\r\n",
+    ],
+    ids=["many headers", "a long header", "a long line", "no HTTP"],
+)
+async def test_heads_beyond_the_limits_are_refused(head: bytes) -> None:
+    async with http() as listener:
+        answer = await raw(listener, head)
+        assert b" 400 " in answer
+        assert b"text/plain" in answer
+        assert b"<" not in answer
