@@ -4,13 +4,17 @@ runs it, start of the processes included. ``pytest -m benchmark tests/benchmarks
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import numpy as np
 import pytest
 
@@ -45,6 +49,19 @@ def write_files(root: Path, spec: BundleSpec, files: int, part: float) -> int:
     return total
 
 
+def stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+async def cpu_s(connection: asyncpg.Connection) -> float:
+    """CPU seconds so far of ended children (the command and its workers) and of PostgreSQL's sessions that ended."""
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    backend = await connection.fetchval("SELECT pg_backend_pid()")
+    postmaster = int(stat(backend)[1])
+    ended = sum(map(int, stat(postmaster)[13:15]))
+    return own.ru_utime + own.ru_stime + ended / os.sysconf("SC_CLK_TCK")
+
+
 def run_import(root: Path, dsn: str) -> tuple[dict[str, Any], float]:
     begin = time.monotonic()
     done = subprocess.run(
@@ -56,11 +73,17 @@ def run_import(root: Path, dsn: str) -> tuple[dict[str, Any], float]:
 
 
 @pytest.mark.parametrize(("files", "part"), [(300, 1.0), (3_000, 0.002)])
-def test_import(tmp_path: Path, database: str, files: int, part: float) -> None:
+async def test_import(tmp_path: Path, database: str, files: int, part: float) -> None:
     slots = write_files(tmp_path, FULL, files, part)
-    data, seconds = run_import(tmp_path, database)
+    connection = await asyncpg.connect(database)
+    before = await cpu_s(connection)
+    data, seconds = await asyncio.to_thread(run_import, tmp_path, database)
+    cpu = await cpu_s(connection) - before
+    await connection.close()
     assert data["imported"] == files and slots - 3 * files <= data["slots"] <= slots
     print(
         f"\n{files:,} files, {slots:,} known slots, {data['read_bytes'] / 1e6:,.0f} MB: {seconds:.1f} s,"
-        f" {files / seconds:,.0f} files/s, {slots / seconds / 1e6:.2f} M slots/s"
+        f" {files / seconds:,.0f} files/s, {slots / seconds / 1e6:.2f} M slots/s;"
+        f" {cpu:.1f} s of CPU: on two idle cores {2 * files / cpu:,.0f} files/s,"
+        f" {2 * slots / cpu / 1e6:.2f} M slots/s"
     )

@@ -13,6 +13,7 @@ EXIT_NOTHING_FOUND = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 EXIT_PARTLY = 4
+EXIT_INTERRUPTED = 130
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

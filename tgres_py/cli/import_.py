@@ -14,7 +14,7 @@ import click
 
 from tgres_py import clock
 from tgres_py.cli.client import url_option
-from tgres_py.cli.common import EXIT_PARTLY, NothingFound, json_option, print_json
+from tgres_py.cli.common import EXIT_INTERRUPTED, EXIT_PARTLY, NothingFound, json_option, print_json
 from tgres_py.cli.compare import Compared, compare
 from tgres_py.cli.compare import sample as choose
 from tgres_py.cli.options import config_option, setting_option
@@ -132,7 +132,11 @@ def whisper(
         else:
             rules = (config_file, setting_texts) if archives == "rules" else None
             crew = Crew("", settings.store_timeout_s, jobs or cpus(), rules)
-            outcome = asyncio.run(_import(settings, crew, listing, options, again, progress))
+            try:
+                outcome = asyncio.run(_import(settings, crew, listing, options, again, progress))
+            except KeyboardInterrupt:
+                click.echo("\ninterrupted: the same command goes on with what is left", err=True)
+                raise SystemExit(EXIT_INTERRUPTED) from None
     left_out = {one.path for one in outcome.report.left_out}
     files = [file for file in listing.files if file.path not in left_out]
     if verify and not only_look:

@@ -83,6 +83,7 @@ async def _one(head: object, waiting: Iterable[list[Found]]) -> AsyncIterator[tu
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE_BYTES_MAX,
+        start_new_session=True,  # Ctrl-C is for the parent; the end of its input ends a worker
     )
     assert process.stdin is not None and process.stdout is not None
     try:
