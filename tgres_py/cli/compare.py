@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tgres_py import clock
 from tgres_py.cli.client import post
 from tgres_py.migrate.files import Found
 from tgres_py.migrate.names import name_of_path
@@ -17,6 +18,7 @@ from tgres_py.migrate.whisper_file import Header, read_file
 
 # Points that carbon-cache still holds are in no file yet, but graphite-web shows them.
 UNWRITTEN_S = 300
+MARGIN_S = 120
 EXAMPLES = 5
 TOLERANCE = 1e-9  # relative: JSON of old Pythons has 12 digits of some numbers
 
@@ -73,7 +75,9 @@ def _windows(header: Header, now_s: int) -> Iterator[Window]:
     """One for each archive, which both servers answer from that archive."""
     until_s = now_s - UNWRITTEN_S
     for _, step_s, size in header.archives:
-        from_s = now_s - step_s * (size - 2)
+        # the servers go by their own clocks when they choose the archive, and take their time
+        margin_s = max(2 * step_s, min(MARGIN_S, step_s * size // 10))
+        from_s = clock.now_s() - step_s * size + margin_s
         last_s = until_s // step_s * step_s - step_s  # whole slots only
         if from_s < last_s:
             yield Window(from_s, last_s)
