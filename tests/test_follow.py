@@ -90,7 +90,7 @@ _step = st.one_of(
     st.tuples(st.just("restart")),
     st.tuples(st.just("trash"), _name, st.booleans()),
     st.tuples(st.just("restore"), st.booleans()),
-    st.tuples(st.just("purge"), st.booleans()),
+    st.tuples(st.just("purge"), st.just(True)),  # untold, what the journal has goes by its name
     st.tuples(st.just("rename"), _name, _name, st.booleans()),
 )
 
@@ -162,8 +162,8 @@ async def run_steps(steps: list[tuple[Any, ...]], folder: Path) -> None:
     await rig.kill()
 
 
-@given(st.lists(_step, max_size=30))
-@settings(max_examples=60, deadline=None)
+@given(st.lists(_step, max_size=40))
+@settings(max_examples=100, deadline=None)
 def test_names_and_points_equal_plain_dicts(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -232,3 +232,24 @@ def test_changes_outlive_a_kill(server: ServerProcess) -> None:
         "kill.stays": {at: 1.0},
         "kill.twice": {again: 9.0},
     }
+
+
+def test_the_store_of_a_server_that_is_down(server: ServerProcess) -> None:
+    """The embedded PostgreSQL runs for the time of the verb; the next start knows what was done."""
+    at = send(server, {"down.a": 1.0, "down.b": 2.0})
+    finds(server, "down.*", "down.a", "down.b")
+    time.sleep(1.1)  # the journal's interval
+    server.kill()
+
+    def tgres(*words: str) -> str:
+        done = CliRunner().invoke(main, ["series", *words, "--data-dir", str(server.data)])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    wait_for(lambda: server.postgres_pid == 0, "the killed server's PostgreSQL has ended")
+    assert "down.b" in tgres("ls", "down.*")
+    assert server.postgres_pid == 0
+    tgres("rm", "down.a", "--yes")
+    tgres("rename", "down.b", "down.c", "--yes")
+    server.start()
+    assert render(server, "down.*") == {"down.c": {at: 2.0}}

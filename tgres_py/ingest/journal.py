@@ -10,7 +10,7 @@
       LATE    seq:u64 then as POINTS          points that go to the store by way of a merge; of records
                                               with one seq the last tells what is left of it
       FLOOR   time_s:i64 n:u32 *(ids)         all older points of these series are in the store (-2^60: none are)
-      ROWS    n:u32  *(ids rrd_ids:i64[n])    rows of the series, which may have another name by now; -1: gone for good
+      ROWS    n:u32  *(ids rrd_ids:i64[n])    rows of the series, which may have another name by now; negative: that row is gone for good
       IMAGE   as POINTS, values then counts:u32[n]   slots of the ring as they were: replaces, not merges
 
 Values are written raw: on measured gauges lz4 wins 15 % of their bytes for four times the time.

@@ -26,7 +26,7 @@ from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
-from tgres_py.ingest.registry import GONE, NO_FLOOR_S, Registry
+from tgres_py.ingest.registry import NO_FLOOR_S, Registry
 from tgres_py.ingest.replay import one_per_slot, to_be_merged
 from tgres_py.model.points import Ids, Times, Values
 from tgres_py.storage.port import Store
@@ -113,9 +113,11 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         trash = await _trashed(registry, runs, store)
         known = np.concatenate([known, trash.ids])
         bundle_ids = np.concatenate([bundle_ids, trash.bundle_id])
+    told = [np.empty(0, np.int64), *(rrd_ids for run in runs for _, rrd_ids in run.rows)]
+    gone = -np.concatenate([rrd_ids[rrd_ids < 0] for rrd_ids in told])
     later: Run | None = None
     for run in reversed(runs):
-        run.to_id = await _ids_of(registry, run, later if ours else None, ours)
+        run.to_id = await _ids_of(registry, run, later if ours else None, gone if ours else None)
         later = run
     size = registry.table.size + 1  # the last one is that of lost names, -1
     floors = np.full(size, UNTOLD_S, np.int64)
@@ -159,7 +161,8 @@ async def _trashed(registry: Registry, runs: list[Run], store: Store) -> Trashed
     """Gives ids to what the journal tells of that is in the trash."""
     told = [rrd_ids for run in runs for _, rrd_ids in run.rows]
     wanted = np.unique(np.concatenate([np.empty(0, np.int64), *told]))
-    gone = wanted[(wanted > 0) & (registry.by_row(wanted) < 0)]
+    known = await asyncio.to_thread(registry.by_row, wanted)
+    gone = wanted[(wanted > 0) & (known < 0)]
     rows = await store.load_trash(gone) if len(gone) else None
     if rows is None or len(rows.names) == 0:
         return Trashed(np.empty(0, np.int32), np.empty(0, np.int32))
@@ -168,19 +171,25 @@ async def _trashed(registry: Registry, runs: list[Run], store: Store) -> Trashed
     return Trashed(np.array(ids, np.int32), rows.bundle_id)
 
 
-async def _ids_of(registry: Registry, run: Run, later: Run | None, ours: bool) -> Ids:
+async def _ids_of(
+    registry: Registry, run: Run, later: Run | None, gone: NDArray[np.int64] | None
+) -> Ids:
     """This run's id of each id of an earlier run, -1 where its name is lost or its row gone for good.
 
-    ``later``: the run after that one, its ids known.
+    ``later``: the run after that one, its ids known. ``gone``: rows that are gone for good; None: the
+    journal isn't this store's, so rows say nothing.
     """
     told = [ids for ids, _ in run.names] + [ids for ids, _ in run.rows]
     top = max((int(ids.max(initial=-1)) for ids in told), default=-1)
     row_of = np.zeros(top + 1, np.int64)
-    for ids, rrd_ids in run.rows if ours else []:
+    for ids, rrd_ids in run.rows if gone is not None else []:
         row_of[ids] = rrd_ids
-    to_id = registry.by_row(row_of)
+    # in a thread: a million take half a second
+    to_id = await asyncio.to_thread(registry.by_row, row_of)
     # a row that nobody knows belongs to a later state of the store than this one: it goes by its name
-    settled = (to_id >= 0) | (row_of == GONE)
+    settled = (to_id >= 0) | (row_of < 0)
+    if gone is not None and len(gone):
+        settled |= np.isin(row_of, gone)
     for ids, blob in run.names:
         left = np.flatnonzero(~settled[ids])
         if len(left):

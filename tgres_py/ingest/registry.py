@@ -35,7 +35,7 @@ NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
 FORMER_S = 300.0  # a moved series' former place can be read this long
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
-GONE = -1  # as a row: there is none any more
+NO_ROW = -(1 << 62)  # as a row: there was none, and won't be
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
 Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
@@ -80,7 +80,7 @@ class Registry:
         self.bundle_specs: list[BundleSpec] = []
         self.bundle_db_ids: list[int] = []  # 0: not yet in the store
         self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
-        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet, GONE
+        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet; negative: that row is gone for good
         self.retired = np.zeros(1024, np.bool_)  # by id: has no name any more
         self.segment_bundle: list[int] = []
         self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
@@ -450,7 +450,8 @@ class Registry:
     def forget(self, ids: Ids) -> None:
         """Series whose rows are gone for good: what they hold goes nowhere any more."""
         self.retire(ids)
-        self.set_rows(ids, np.full(len(ids), GONE))
+        rows = self.rrd_id[ids]
+        self.set_rows(ids, np.where(rows == 0, NO_ROW, -np.abs(rows)))
 
     def revive(self, ids: Ids) -> Ids:
         """Gives retired series their names back; those that got it. The others' names live again."""
