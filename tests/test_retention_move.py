@@ -173,6 +173,24 @@ async def test_more_series_than_a_segment_holds(
         assert list((await known(rig, name)).values()) == [4.0, 3.0, 2.0, 1.0, 0.0, 9.0]
 
 
+async def test_names_that_were_joined_move_together(
+    make: Callable[..., Rig], postgres_store: PostgresStore
+) -> None:
+    rig = make(postgres_store)
+    await rig.start()
+    rig.add([("a", rig.now_s - 10 * k, 1.0) for k in range(0, 20, 2)])
+    job = await start_job(rig, LONGER)
+    rig.add([("b", rig.now_s - 10 * k, 2.0) for k in range(1, 20, 2)])
+    await rig.flusher.flush_names()
+    a, b = (rig.registry.table.get(name) for name in (b"a", b"b"))
+    rig.registry.set_rows(np.array([b], np.int32), rig.registry.rrd_id[[a]])
+    rig.registry.retire(np.array([b], np.int32))
+    await worker(rig).work(job)
+    assert await state_of(rig, job) == "done"
+    got = await known(rig, "a")
+    assert got == {rig.now_s - 10 * k: 1.0 + k % 2 for k in range(20)}
+
+
 async def test_undo_gives_everything_back_and_keeps_what_came_meanwhile(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:

@@ -200,7 +200,8 @@ async def apply(admin: Admin, args: ApplyArgs) -> AsyncIterator[Row]:
     """Give series the retention that the current rules say, keeping all that fits into it.
 
     A job in the background, which goes on after restarts; points go on coming and nothing is hidden meanwhile.
-    `retention undo` brings the old archives back, until `retention forget` deletes them.
+    `retention undo` brings the old archives back, until `retention forget` deletes them. Don't import into the same
+    series meanwhile: an import writes to the rows that it found when it began.
     """
     series, groups, _ = await _planned(admin, args)
     if not groups:

@@ -403,6 +403,11 @@ class Flusher:
         if self._late_since is None:
             self._late_since = clock.monotonic()
 
+    async def merge_late_now(self) -> None:
+        """Merges all late points; whoever calls holds the lock. StoreUnavailable."""
+        await self._create_series()
+        await self._merge_late(at_once=True)
+
     async def settle(self) -> None:
         """Merges all late points that are queued now, so that a query sees them.
 

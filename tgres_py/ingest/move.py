@@ -99,6 +99,7 @@ class Mover:
         registry, ring = self._registry, self._ring
         old = registry.bundle_specs[int(registry.bundle_of[batch.ids[0]])]
         number = await self._bundle(batch.spec)
+        await self._take_in_others(batch.ids)
         segments = np.unique(ring.locate(batch.ids)[0]).tolist()
         target, cut_s = self._cut(batch, number, segments)
         cut_slot = -(-cut_s // old.archives[0].step_s)
@@ -114,6 +115,20 @@ class Mover:
         finally:
             for segment in segments:
                 ring.set_seal(segment, ring.floor(segment))
+
+    async def _take_in_others(self, ids: Ids) -> None:
+        """Names that were joined with one of the series in this run: what the ring holds of them goes to the
+        rows that they share."""
+        registry = self._registry
+        retired = np.flatnonzero(registry.retired[: registry.table.size]).astype(np.int32)
+        others = retired[np.isin(registry.rrd_id[retired], registry.rrd_id[ids])]
+        if len(others) == 0:
+            return
+        await self._flusher.merge_late_now()
+        segments = self._ring.locate(others)[0]
+        for segment in np.unique(segments[segments >= 0]).tolist():
+            await self._flusher.flush_until(segment, self._ring.span(segment)[1])
+        registry.forget(others)
 
     async def _bundle(self, spec: BundleSpec) -> int:
         number = self._registry.bundle(spec)

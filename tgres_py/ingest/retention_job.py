@@ -196,7 +196,8 @@ class RetentionWorker:
     def _ids(self, rrd_ids: NDArray[np.int64]) -> Ids:
         """The ids of rows, -1 where a row is unknown."""
         known = self._registry.rrd_id[: self._registry.table.size]
-        ids = np.flatnonzero(np.isin(known, rrd_ids)).astype(np.int32)
+        living = ~self._registry.retired[: len(known)]
+        ids = np.flatnonzero(living & np.isin(known, rrd_ids)).astype(np.int32)
         place = dict(zip(known[ids].tolist(), ids.tolist(), strict=True))
         return np.array([place.get(rrd_id, -1) for rrd_id in rrd_ids.tolist()], np.int32)
 
