@@ -67,6 +67,11 @@ def guarding(access: Callable[[], Access]) -> Any:
                     gate.counts.timed_out += 1
                 return reply_error(408, "body: it didn't come in in time", {"Connection": "close"})
             return await handler(request)
+        except web.RequestPayloadError:
+            # aiohttp would read on, and log a traceback for it
+            request.content.feed_eof()
+            message = "body: it is broken, or not in its Content-Encoding"
+            return reply_error(400, message, {"Connection": "close"})
         finally:
             if gate is not None:
                 gate.end()
@@ -140,9 +145,12 @@ def _origin_allowed(request: web.Request, rules: Access) -> bool:
 
 
 def sharing(access: Callable[[], Access]) -> Callable[[web.Request, web.StreamResponse], Any]:
-    """A signal handler: names the page's origin in the answer when that page may read it."""
+    """A signal handler: names the page's origin in the answer when that page may read it, and has
+    browsers believe the type of every answer.
+    """
 
     async def share(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
         rules = access()
         if not rules.cors_origins:
             return

@@ -6,10 +6,14 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-from tgres_py.errors import BadRequest
+from tgres_py.errors import BadRequest, LimitExceeded
 
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
+
+# Nested substitutions may double a name each time: 60 of them would make 2**60 characters.
+NAME_CHARS_MAX = 16_384
+REPLACE_CHARS_MAX = 1_024
 
 
 def compile_pattern(text: str, parameter: str) -> Any:
@@ -31,11 +35,21 @@ class Substitution:
     def __init__(self, search: str, replace: str) -> None:
         self.replace = replace
         self.pattern = compile_pattern(search, "search")
+        if len(replace) > REPLACE_CHARS_MAX:
+            raise _too_long("replace", len(replace), REPLACE_CHARS_MAX)
 
     def __call__(self, text: str) -> str:
+        """LimitExceeded: the name grew beyond NAME_CHARS_MAX."""
         try:
-            return str(self.pattern.sub(self.replace, text))
+            changed = str(self.pattern.sub(self.replace, text))
         except (re2.error, IndexError, ValueError, KeyError):
             raise BadRequest(
                 f"target: replace {self.replace!r} names a group that search doesn't have"
             ) from None
+        if len(changed) > max(NAME_CHARS_MAX, len(text)):
+            raise _too_long("a substituted name", len(changed), NAME_CHARS_MAX)
+        return changed
+
+
+def _too_long(what: str, chars: int, most: int) -> LimitExceeded:
+    return LimitExceeded(f"characters of {what}", chars, most, "(it is fixed)")
