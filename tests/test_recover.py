@@ -449,3 +449,57 @@ async def test_points_that_come_during_the_replay(make: Callable[..., Rig]) -> N
         await start
         assert added
         assert await slots(rig, "a") == {0: expected}
+
+
+async def test_a_kill_anywhere_in_the_writing_of_a_merge(make: Callable[..., Rig], tmp_path: Path) -> None:
+    """The journal's file ends at any byte of what the merge wrote: no point counts twice, none is lost."""
+    rig = await with_flushed_chunk(make, SUM)
+    await rig.kill()
+    await start_away(rig, [("a", NOW_S, 2.0), ("a", rig.now_s, 3.0), ("a", rig.now_s, 4.0)])
+    await recover_now(rig)
+    await rig.journal.synced()
+    path = journal_files(rig)[-1]
+    before = path.stat().st_size
+    memory(rig).away = True
+    with pytest.raises(StoreUnavailable):
+        await rig.flusher.settle()
+    memory(rig).away = False
+    await rig.kill()
+    after = path.stat().st_size
+    assert after > before
+    for size in [*range(before, after, 3), after]:
+        folder = tmp_path / f"cut{size}"
+        shutil.copytree(rig.folder, folder)
+        os.truncate(folder / path.name, size)
+        again = Rig(copy.deepcopy(memory(rig)), folder, SUM, now_s=rig.now_s)
+        await again.start()
+        try:
+            assert await slots(again, "a") == {0: 3.0, 400: 7.0}, (size, before, after)
+            assert again.intake.ledger.balance == 0
+        finally:
+            again.journal.close()
+
+
+async def test_one_damaged_copy_of_a_floor_brings_back_no_older_values(rig: Rig) -> None:
+    """The file has an older, sound floor of the series, below which a late point was merged meanwhile."""
+    rig.add([("a", NOW_S, 1.0)])
+    await pass_chunk(rig)
+    rig.add([("a", NOW_S, 5.0)])
+    await rig.tick()
+    await rig.kill()
+    path = journal_files(rig)[-1]
+    data = path.read_bytes()
+    head = RECORD_MAGIC.to_bytes(4, "little") + bytes([Kind.FLOOR])
+    at = [i for i in range(len(data)) if data.startswith(head, i)]
+    assert len(at) >= 4
+    for begin in at:
+        flipped = bytearray(data)
+        flipped[begin + RECORD_HEADER.size] ^= 4
+        path.write_bytes(flipped)
+        await rig.start()
+        assert rig.recovered.damage.records == 1
+        assert await slots(rig, "a") == {0: 5.0}, begin
+        await rig.kill()
+        for other in journal_files(rig):
+            if other != path:
+                other.unlink()

@@ -62,6 +62,39 @@ async def test_series_made_by_tagging_are_stored(rig: Rig) -> None:
     assert set((await rig.store.load_series()).names) == set(made)
 
 
+async def test_a_query_finds_the_store_back_before_the_next_try(rig: Rig) -> None:
+    """Late points that were queued in the outage are in the first answer after it, the flusher asleep or not."""
+    source = await source_of(rig)
+    send(rig, "a")
+    await rig.flusher.settle_until(NOW_S + 60)
+    rig.store.away = True  # type: ignore[attr-defined]
+    rig.add([("a", NOW_S, 5.0)])
+    rig.flusher._set_available(False, "test")
+    ids, spec, slot = source.expand("a"), SPEC, NOW_S // 10
+    with pytest.raises(StoreUnavailable):
+        await source.fetch(ids, spec, 0, slot, slot + 1)
+    rig.store.away = False  # type: ignore[attr-defined]
+    rig.flusher._probed -= 2  # a second later
+    assert (await source.fetch(ids, spec, 0, slot, slot + 1)).tolist() == [[5.0]]
+    assert rig.intake.late_points == 0
+
+
+async def test_queries_ask_for_a_lost_store_once_a_second(rig: Rig) -> None:
+    rig.flusher._set_available(False, "test")
+    rig.store.away = True  # type: ignore[attr-defined]
+    pings = 0
+    ping = rig.store.ping
+
+    async def counted() -> None:
+        nonlocal pings
+        pings += 1
+        await ping()
+
+    rig.store.ping = counted  # type: ignore[method-assign]
+    assert not any([await rig.flusher.reachable() for _ in range(20)])
+    assert pings <= 2
+
+
 async def test_a_bad_name_makes_none(rig: Rig) -> None:
     source = await source_of(rig)
     with pytest.raises(BadRequest):

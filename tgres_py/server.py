@@ -179,7 +179,7 @@ class ServerSource:
 
     async def _settle(self) -> None:
         """Merges queued late points first, unless the store is away: what is in memory can be read on."""
-        if self._flusher.available:
+        if await self._flusher.reachable():
             with suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     await self._flusher.settle()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ CREATE_BATCH = 20_000
 LATE_BATCH = 200_000
 LATE_DELAY_S = 1.0  # late points gather this long
 BACKOFF_S = (0.25, 10.0)
+PROBE_S = 1.0  # while the store is away, queries ask for it this often
+PROBE_TIMEOUT_S = 0.5
 JOURNAL_WAIT_S = 5.0
 PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
@@ -105,6 +107,7 @@ class Flusher:
         self._late_since: float | None = None
         self._pressed = False  # whether memory was short at the last look
         self._doubt: tuple[int, Merge] | None = None  # number and outcome of a merge not confirmed
+        self._probed = float("-inf")
         self._wake = asyncio.Event()
         self.lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
         self._last_checkpoint = clock.monotonic()
@@ -131,13 +134,38 @@ class Flusher:
             except StoreUnavailable as e:
                 self.failures += 1
                 self._set_available(False, str(e))
-                await asyncio.sleep(pause)
+                await self._pause(pause)
                 pause = min(BACKOFF_S[1], pause * 2)
             except Exception:
                 # a defect must not end the only way to the store: nothing is lost while the journal lasts
                 self.failures += 1
                 log.exception("flush failed; trying again")
                 await asyncio.sleep(BACKOFF_S[1])
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits before the next try; a query that finds the store back ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def reachable(self) -> bool:
+        """Whether a query may go to the store for late points: it is not away, or answers again.
+
+        A query needn't wait for the task's next try, which may be ten seconds off. One of those that ask
+        in the same second finds out; it waits half a second at most.
+        """
+        if self.available:
+            return True
+        if clock.monotonic() - self._probed < PROBE_S:
+            return False
+        self._probed = clock.monotonic()
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self.store.ping()
+        except (StoreUnavailable, TimeoutError):
+            return False
+        self._wake.set()
+        return True
 
     def _set_available(self, available: bool, why: str = "") -> None:
         if available != self.available:
@@ -464,12 +492,19 @@ class Flusher:
                 taken = np.ones(len(late), np.bool_)
                 for at in (below, too_old, future, unplaced):
                     taken[at] = False
-                landed += [
-                    Record(Kind.POINTS, late.ids[taken], late.times[taken], late.values[taken], late.now_s),
+                left = Record(
+                    Kind.LATE, late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
+                )
+                landed.append(
                     Record(
-                        Kind.LATE, late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
-                    ),
-                ]
+                        Kind.LANDED,
+                        late.ids[taken],
+                        late.times[taken],
+                        late.values[taken],
+                        late.now_s,
+                        rest=left,
+                    )
+                )
             if len(below):
                 rest.append(
                     Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)

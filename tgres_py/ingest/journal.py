@@ -12,10 +12,13 @@
       FLOOR   time_s:i64 n:u32 *(ids)         all older points of these series are in the store (-2^60: none are)
       ROWS    n:u32  *(ids rrd_ids:i64[n])    rows of the series, which may have another name by now; negative: that row is gone for good
       IMAGE   as POINTS, values then counts:u32[n]   slots of the ring as they were: replaces, not merges
+      LANDED  length:u32, a POINTS payload of that length, a LATE payload: late points that went to the
+              ring, and what is left of their record. One checksum: neither counts without the other
 
 Values are written raw: on measured gauges lz4 wins 15 % of their bytes for four times the time.
 The crc covers kind, length and payload. A record that fails is skipped; where its length can't be
-trusted, reading goes on at the next magic whose record is sound. Ids are those of one run of the
+trusted, reading goes on at the next magic whose record is sound. FLOOR records are written twice: without
+the newest one, older values of the journal would hide late points that the store has. Ids are those of one run of the
 server (an incarnation); its NAMES, FLOOR and ROWS are read before its other records.
 
 A thread of its own encodes, writes and calls fdatasync at least twice in ``sync_s``, so that what was
@@ -68,6 +71,7 @@ class Kind(IntEnum):
     FLOOR = 4
     IMAGE = 5
     ROWS = 6
+    LANDED = 7
 
 
 @dataclass(slots=True)
@@ -82,10 +86,12 @@ class Record:
     seq: int = 0
     blob: bytes = b""  # NAMES: names, an LF after each
     counts: NDArray[np.uint32] | None = None
+    rest: Record | None = None  # LANDED: the LATE record of what is left
 
     @property
     def pending_bytes(self) -> int:
-        return len(self.ids) * POINT_BYTES + len(self.blob) + 64
+        rest = self.rest.pending_bytes if self.rest else 0
+        return len(self.ids) * POINT_BYTES + len(self.blob) + 64 + rest
 
 
 def _pack(*parts: bytes) -> bytes:
@@ -99,6 +105,12 @@ def _differences(a: NDArray[np.int32] | NDArray[np.int64]) -> bytes:
 
 def encode(record: Record) -> bytes:
     """The record's bytes, header included."""
+    payload = _payload(record)
+    crc = zlib.crc32(payload, zlib.crc32(struct.pack("<BI", record.kind, len(payload))))
+    return RECORD_HEADER.pack(RECORD_MAGIC, record.kind, len(payload), crc) + payload
+
+
+def _payload(record: Record) -> bytes:
     n = len(record.ids)
     if record.kind == Kind.NAMES:
         payload = struct.pack("<I", n) + _pack(_differences(record.ids), record.blob)
@@ -125,8 +137,10 @@ def encode(record: Record) -> bytes:
         if record.kind == Kind.IMAGE:
             counts = record.counts if record.counts is not None else np.ones(n, np.uint32)
             payload += _pack(counts.astype("<u4").tobytes())
-    crc = zlib.crc32(payload, zlib.crc32(struct.pack("<BI", record.kind, len(payload))))
-    return RECORD_HEADER.pack(RECORD_MAGIC, record.kind, len(payload), crc) + payload
+        if record.kind == Kind.LANDED:
+            assert record.rest is not None
+            payload = struct.pack("<I", len(payload)) + payload + _payload(record.rest)
+    return payload
 
 
 def decode(kind: int, payload: bytes | memoryview) -> Record:
@@ -214,7 +228,7 @@ def _is_header(copy: bytes) -> bool:
 
 
 def read_records(path: Path, damage: Damage) -> Iterator[tuple[int, memoryview]]:
-    """(kind, payload) of the sound records of a file, in order."""
+    """(kind, payload) of the sound records of a file, in order; of LANDED the two that it consists of."""
     with open(path, "rb") as f:
         # mapped, not read: a file may be as large as journal_bytes_max allows
         file = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
@@ -225,7 +239,13 @@ def read_records(path: Path, damage: Damage) -> Iterator[tuple[int, memoryview]]
         sound = _sound_record(data, at)
         if sound is not None:
             kind, end = sound
-            yield kind, data[at + RECORD_HEADER.size : end]
+            payload = data[at + RECORD_HEADER.size : end]
+            if kind == Kind.LANDED:
+                middle = 4 + int.from_bytes(payload[:4], "little")
+                yield Kind.POINTS, payload[4:middle]
+                yield Kind.LATE, payload[middle:]
+            else:
+                yield kind, payload
             at = end
             continue
         damage.records += 1
@@ -250,7 +270,7 @@ def _sound_record(data: memoryview, at: int) -> tuple[int, int] | None:
     end = at + RECORD_HEADER.size + length
     if magic != RECORD_MAGIC or length > RECORD_BYTES_MAX or end > len(data):
         return None
-    if not Kind.NAMES <= kind <= Kind.ROWS:
+    if not Kind.NAMES <= kind <= Kind.LANDED:
         return None
     payload = data[at + RECORD_HEADER.size : end]
     if zlib.crc32(payload, zlib.crc32(struct.pack("<BI", kind, length))) != crc:
@@ -503,7 +523,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _joined(records: list[Record]) -> Iterator[Record]:
-    """Neighbouring POINTS of one ``now_s`` become one record: fewer, larger lz4 blocks."""
+    """As they are written: neighbouring POINTS of one ``now_s`` are one record, for fewer, larger lz4
+    blocks; a FLOOR comes twice."""
     run: list[Record] = []
     points = 0
     for record in records:
@@ -518,6 +539,8 @@ def _joined(records: list[Record]) -> Iterator[Record]:
             yield _join(run)
             run, points = [], 0
         yield record
+        if record.kind == Kind.FLOOR:
+            yield record
     if run:
         yield _join(run)
 
