@@ -9,6 +9,8 @@ import pytest
 
 from tgres_py import clock
 from tgres_py.admin.frame import Admin, Row, find_verb, is_result
+from tgres_py.admin.retention import _conflicts
+from tgres_py.admin.select import Series
 from tgres_py.config import Settings
 from tgres_py.errors import BadRequest
 from tgres_py.ingest.rows import rows_of_block
@@ -129,6 +131,19 @@ async def test_series_that_are_removed_meanwhile_leave_the_job(
     await postgres_store.trash_series(gone, await postgres_store.next_batch(), "test")
     [job] = await run(postgres_store, "resume", job=job["job"])
     assert (job["state"], job["moved"], job["waiting"]) == ("done", 1, 0)
+
+
+async def test_series_of_a_second_writer_are_shown(postgres_store: PostgresStore) -> None:
+    await filled(postgres_store)
+    rows = await postgres_store.load_series()
+    other = make_bundle(parse_retention("10s:2h"))
+    specs = [other if name == "db.c" else OLD for name in rows.names]
+    here = Series(rows.names, rows.rrd_id, specs)
+    admin = Admin(postgres_store, object(), Settings())  # type: ignore[arg-type]
+    [row] = [row async for row in _conflicts(admin, here)]
+    assert row["names"] == ["db.c"] and row["series"] == 1
+    assert row["from"].startswith("10s:1h,1m:1d") and row["to"].startswith("10s:2h")
+    assert "another writer" in row["problem"]
 
 
 def test_what_counts_as_a_change() -> None:
