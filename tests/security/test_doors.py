@@ -22,7 +22,8 @@ from tests.fake_sink import FakeSink
 from tests.fake_source import FakeSource
 from tests.test_http_render import FakeStatus
 from tgres_py import clock
-from tgres_py.errors import ConfigError
+from tgres_py.cli import client
+from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.model.networks import KNOWN_MAX, Networks, parse_networks
 from tgres_py.tls import Tls
 
@@ -229,6 +230,17 @@ async def test_the_token_of_http(path: str, authorization: str | None, status: i
                 assert answer.headers["WWW-Authenticate"].startswith("Basic")
                 assert answer.content_type == "text/plain"
                 assert TOKEN not in await answer.text()
+
+
+async def test_the_commands_send_their_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with http(access=Access(TOKEN)) as listener:
+        url = f"http://127.0.0.1:{listener.address[1]}"
+        ask = client.post, url, "/metrics/find", [("query", "*")]
+        monkeypatch.delenv("TGRES_TOKEN", raising=False)
+        with pytest.raises(BadRequest, match="token"):
+            await asyncio.to_thread(*ask)
+        monkeypatch.setenv("TGRES_TOKEN", TOKEN)
+        assert await asyncio.to_thread(*ask) == []
 
 
 # -- HTTP: CORS ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -30,12 +31,15 @@ url_option = click.option(
 def post(url: str, path: str, form: Sequence[tuple[str, str]]) -> Any:
     """POSTs a form to ``url`` + ``path`` and returns the JSON answer, or None for 404.
 
-    A form, since targets may be longer than a URL can be. Proxies of the environment are not used.
+    A form, since targets may be longer than a URL can be. Proxies of the environment are not used;
+    TGRES_TOKEN is sent as bearer token (settings http_token, admin_token).
     BadRequest: the server refused, with its line. ServerUnreachable: no answer, or none of this server.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise BadRequest(f"--url {url}: an address starts with http:// or https://")
-    request = Request(f"{url.rstrip('/')}{path}", data=urlencode(form).encode())
+    token = os.environ.get("TGRES_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = Request(f"{url.rstrip('/')}{path}", urlencode(form).encode(), headers)
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=TIMEOUT_S) as answer:
             body = answer.read()
