@@ -10,6 +10,7 @@ selector loops, uvloop), not one that holds on to it while it waits (Windows' pr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -19,17 +20,20 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from receivers.sink import Sink, WireFormat
-from receivers.sockets import address_of, bind_all
+from receivers.sockets import BACKLOG, address_of, bind_all
 from tgres_py import clock
 from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.networks import Networks, host_of
 from tgres_py.model.points import Parsed, Reason, empty_block
 from tgres_py.tls import HANDSHAKE_S
 
+log = logging.getLogger("tgres.tcp")
+
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
 SAMPLE_BYTES_MAX = 120
 DRAIN_QUIET_S = 0.05
-LOOP_TURNS = 5  # after these an accepted connection has its protocol
+ACCEPT_AT_ONCE = 128  # connections between two turns of the loop
+ACCEPT_AGAIN_S = 1.0  # after the system refused one
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,8 @@ class TcpListener:
         self.connections: set[Connection] = set()
         self.address: tuple[str, int] = ("", 0)
         self._waiting = False
-        self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
-        self._last_accepted: list[socket.socket] = []
+        self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
         self._idle_check: asyncio.TimerHandle | None = None
 
     async def listen(self, sockets: list[socket.socket]) -> None:
@@ -90,24 +93,55 @@ class TcpListener:
         self._sockets = sockets
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            unix = sock.family == socket.AF_UNIX
-            create = loop.create_unix_server if unix else loop.create_server
-            tls = {} if unix else self._tls()
-            self._servers.append(await create(lambda: Connection(self), sock=sock, **tls))
+            self._listen_on(loop, sock)
         if self.limits.idle_s > 0:
             self._schedule_idle_check(loop)
 
-    def _tls(self) -> dict[str, Any]:
-        if self.limits.tls is None:
-            return {}
-        return {"ssl": self.limits.tls, "ssl_handshake_timeout": HANDSHAKE_S}
+    # asyncio's own server drops connections that it has accepted in the turn of the loop in which it is closed; their
+    # senders may have sent all they had and gone. So accepting is done here.
+
+    def _listen_on(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        if sock.fileno() >= 0:
+            loop.add_reader(sock, self._accept, loop, sock, ACCEPT_AT_ONCE)
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: int) -> None:
+        for _ in range(most):
+            try:
+                connection, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no file descriptors, no memory: not better at once
+                log.error("%s can't accept connections: %s", self.name, error.strerror)
+                loop.remove_reader(sock)
+                loop.call_later(ACCEPT_AGAIN_S, self._listen_on, loop, sock)
+                return
+            if host_of(peer) not in self.limits.allowed:
+                self.forbidden += 1
+                connection.close()
+                continue
+            connection.setblocking(False)
+            task = loop.create_task(self._join(loop, connection))
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
+
+    async def _join(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        tls: dict[str, Any] = {}
+        if self.limits.tls is not None and connection.family != socket.AF_UNIX:
+            tls = {"ssl": self.limits.tls, "ssl_handshake_timeout": HANDSHAKE_S}
+        try:
+            await loop.connect_accepted_socket(lambda: Connection(self), connection, **tls)
+        except OSError as error:  # a failed handshake, mostly
+            log.debug("%s: connection refused: %s", self.name, error)
+            connection.close()
 
     def close(self) -> None:
         """Stops listening; open connections are read on, those that wait for being accepted as well."""
-        for sock in self._sockets:
-            self._last_accepted += _accept_waiting(sock)
-        for server in self._servers:
-            server.close()
+        loop = asyncio.get_running_loop()
+        while self._sockets:
+            sock = self._sockets.pop()
+            self._accept(loop, sock, BACKLOG)
+            loop.remove_reader(sock)
+            sock.close()
         if self.address[1] == 0:  # a unix socket's file
             with suppress(OSError):
                 os.unlink(self.address[0])
@@ -115,13 +149,8 @@ class TcpListener:
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Reads until nothing more comes (or the time is over), then closes the connections."""
         deadline = clock.monotonic() + timeout_s
-        loop = asyncio.get_running_loop()
-        while self._last_accepted:
-            sock = self._last_accepted.pop()
-            tls = {} if sock.family == socket.AF_UNIX else self._tls()
-            await loop.connect_accepted_socket(lambda: Connection(self), sock, **tls)
-        for _ in range(LOOP_TURNS):
-            await asyncio.sleep(0)
+        if self._joining:
+            await asyncio.wait(self._joining, timeout=timeout_s)
         seen = -1
         while self.connections and clock.monotonic() < deadline:
             if seen == self.reads and not self._waiting:
@@ -130,6 +159,8 @@ class TcpListener:
             await asyncio.sleep(DRAIN_QUIET_S)
         if self._idle_check:
             self._idle_check.cancel()
+        for task in self._joining:
+            task.cancel()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -189,10 +220,6 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's class isn't derived from asyncio's
         listener = self._listener
-        if host_of(stream.get_extra_info("peername")) not in listener.limits.allowed:
-            listener.forbidden += 1
-            stream.abort()
-            return
         if listener.totals.connections >= listener.limits.connections_max:
             listener.refused += 1
             stream.abort()
@@ -317,20 +344,6 @@ class Connection(asyncio.BufferedProtocol):
         self._keep(b"")
         parsed = Parsed(empty_block(), Counter({reason: 1}), [(reason, sample)])
         self._listener.sink.accept(self._listener.name, parsed, self._peer)
-
-
-def _accept_waiting(sock: socket.socket) -> list[socket.socket]:
-    """The connections that the kernel has completed and the event loop has not seen yet.
-
-    Their senders may have sent all they had and gone; closing the listening socket would reset them.
-    """
-    accepted: list[socket.socket] = []
-    with suppress(OSError):
-        while True:
-            connection, _ = sock.accept()
-            connection.setblocking(False)
-            accepted.append(connection)
-    return accepted
 
 
 def _text_of(peername: object) -> str:

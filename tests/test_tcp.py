@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -324,17 +326,44 @@ async def test_drain_reads_what_was_sent() -> None:
 
 
 @on_both_loops
-async def test_a_sender_that_was_not_accepted_yet_loses_nothing() -> None:
-    """Listening ends while whole senders wait in the kernel's backlog: they came, sent and went."""
+async def test_senders_that_came_sent_and_went_lose_nothing() -> None:
+    """Listening ends while they wait in the kernel's backlog, or are on their way to a protocol."""
+    for turns in range(6):  # of the event loop
+        sink = FakeSink()
+        listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink)
+        for _ in range(3):
+            with socket.create_connection(listener.address) as sender:
+                sender.sendall(STREAM)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        listener.close()
+        await listener.drain()
+        assert sorted(sink.points) == sorted(POINTS * 3), turns
+        assert listener.accepted == 3
+
+
+@on_both_loops
+async def test_without_file_descriptors_it_goes_on_later() -> None:
     sink = FakeSink()
-    listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink)
-    for _ in range(3):  # without a turn of the event loop
-        with socket.create_connection(listener.address) as sender:
-            sender.sendall(STREAM)
-    listener.close()
-    await listener.drain()
-    assert sink.points == POINTS * 3
-    assert listener.accepted == 3
+    async with served(sink) as listener:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as sender:
+            sender.setblocking(False)
+            highest = max(int(name) for name in os.listdir("/dev/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+            fill = []
+            try:
+                with suppress(OSError):
+                    while True:
+                        fill.append(os.dup(0))
+                sender.connect_ex(listener.address)
+                await asyncio.sleep(0.05)
+                assert listener.accepted == 0
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for fd in fill:
+                    os.close(fd)
+            await until(lambda: listener.accepted == 1)
 
 
 @on_both_loops
