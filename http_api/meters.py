@@ -80,7 +80,7 @@ def metering(meters: Meters) -> Any:
         except web.HTTPException as error:
             status = error.status
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionResetError):
             status = CLIENT_GONE
             raise
         finally:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
+from http_api.meters import CLIENT_GONE
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 
@@ -245,6 +246,10 @@ async def errors_as_text(request: web.Request, handler: Handler) -> web.StreamRe
         return reply_error(error.status, error.reason, allow)
     except asyncio.CancelledError:
         raise
+    except ConnectionResetError:
+        # the client hung up while a stream was written: nobody reads an answer
+        log.debug("%s hung up in %s %s", request.remote, request.method, request.path)
+        return reply_error(CLIENT_GONE, "the client hung up")
     except Exception:
         log.exception("unexpected error in %s %s", request.method, request.path)
         return reply_error(500, "internal error; the log has the details")

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from http_api import admin as http_admin
 from http_api.app import make_app
+from http_api.meters import Meters
 from tests.fake_source import FakeSource
 from tests.test_cli_http import Ready
 from tgres_py.admin.frame import Admin, Args, Row, all_verbs, arg, note, parts, progress, verb
@@ -95,14 +96,23 @@ class Api:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
     async def _start(self) -> str:
+        self.meters = Meters()
         app = make_app(
-            FakeSource(), Ready(), admin=http_admin.Admin(self.verbs, lambda: self.token)
+            FakeSource(),
+            Ready(),
+            admin=http_admin.Admin(self.verbs, lambda: self.token),
+            meters=self.meters,
         )
         self.runner = web.AppRunner(app)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
         host, port = self.runner.addresses[0][:2]
         return f"http://{host}:{port}"
+
+    async def counted(self, status: int) -> None:
+        """Waits until a call of a verb was counted with this status."""
+        while not self.meters.requests["/admin/{verb}", status]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def stop(self) -> None:
         self.call(self.runner.cleanup())
@@ -182,12 +192,14 @@ def test_a_silent_verb_sends_empty_lines(api: Api, monkeypatch: pytest.MonkeyPat
     assert reader_beats
 
 
-def test_a_client_that_goes_away_ends_its_verb(api: Api) -> None:
+def test_a_client_that_goes_away_ends_its_verb(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     rows = run_verb(Target(api.url, TOKEN), "endless", {})
     assert next(rows)["x"]
     rows.close()  # type: ignore[attr-defined]
 
     api.call(api.verbs.closed.wait())
+    api.call(api.counted(499))
+    assert "Traceback" not in caplog.text, "a client that hangs up is no defect of the server"
 
 
 def test_without_the_token_nothing_runs(api: Api) -> None:
@@ -227,6 +239,12 @@ def test_command_prints_a_table_and_json_and_has_exit_codes(api: Api) -> None:
     assert (failed.exit_code, failed.stderr) == (2, "a note\ntgres: no more\n")
     assert tgres(api, "--times", "x").exit_code == 2
     assert "Counts." in tgres(api, "--help").stdout
+
+
+def test_help_shows_default_durations_as_people_write_them() -> None:
+    stale = CliRunner().invoke(main, ["series", "stale", "--help"]).stdout
+    assert "[default: 30d]" in " ".join(stale.split())
+    assert "[default: 0" not in CliRunner().invoke(main, ["series", "rm", "--help"]).stdout
 
 
 def test_a_server_that_is_not_there_is_exit_code_3() -> None:

@@ -94,6 +94,26 @@ async def test_a_name_that_no_series_can_have_is_refused(admin: Admin) -> None:
     assert await names(admin) == ["x.a"]
 
 
+async def test_an_undo_that_brings_nothing_back_fails(admin: Admin) -> None:
+    await make(admin, "x.a", "x.b")
+    [removed] = await run(admin, "series.rm", glob=["x.*"], yes=True)
+    await make(admin, "x.a", "x.b")
+    with pytest.raises(BadRequest, match=r"all 2 names of batch \d+ live again: --merge"):
+        await run(admin, "series.undo", batch=removed["batch"], yes=True)
+    [done] = await run(admin, "series.undo", batch=removed["batch"], yes=True, merge=True)
+    assert (done["series"], done["merged"]) == (0, 2)
+
+
+@pytest.mark.parametrize("option", ["schemas", "aggregation"])
+async def test_rules_given_to_a_plan_that_are_none_are_the_askers_mistake(
+    admin: Admin, option: str
+) -> None:
+    good = "[x]\npattern = .*\nretentions = 10s:1h\n"
+    bad = "[x]\npattern = .*\nretentions = 10s:1h,15s:1d\nxFilesFactor = 7\n"
+    with pytest.raises(BadRequest, match=rf"--{option}, line \d"):
+        await run(admin, "retention.plan", **{"schemas": good, option: bad})
+
+
 async def test_several_that_get_one_name_are_merged_only_on_request(admin: Admin) -> None:
     slot = clock.now_s() // 10 - 20
     rows = (await make(admin, "x.a", "x.b", "x.c")).tolist()

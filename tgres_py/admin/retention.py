@@ -13,7 +13,7 @@ from tgres_py import clock
 from tgres_py.admin.alone import worked_alone
 from tgres_py.admin.frame import Admin, Args, Row, arg, note, progress, verb
 from tgres_py.admin.select import SelectArgs, Series, select
-from tgres_py.errors import BadRequest
+from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.model.retention import BundleSpec, bytes_per_series
 from tgres_py.model.retention_change import (
     bytes_after,
@@ -71,7 +71,10 @@ class Group:
 
 
 def rules_of(admin: Admin, args: RuleArgs) -> RuleSet:
-    """The rules in force, or those given instead. BadRequest: the store is alone and nobody said which."""
+    """The rules in force, or those given instead.
+
+    BadRequest: the store is alone and nobody said which, or those given are no rules.
+    """
     settings = admin.live.settings if admin.live is not None else admin.settings
     told = args.schemas or any(name in settings.origins for name in RULE_ORIGINS)
     if admin.live is None and not told:
@@ -80,13 +83,15 @@ def rules_of(admin: Admin, args: RuleArgs) -> RuleSet:
     if not args.schemas and not args.aggregation:
         return rules
     # the last of each is the rule for what meets none, which comes by itself
-    schemas = parse_schemas(args.schemas, "--schemas") if args.schemas else rules.schemas[:-1]
-    aggregation = (
-        parse_aggregation(args.aggregation, "--aggregation")
-        if args.aggregation
-        else rules.aggregation[:-1]
-    )
-    return RuleSet(schemas, aggregation)
+    schemas, aggregation = rules.schemas[:-1], rules.aggregation[:-1]
+    try:
+        if args.schemas:
+            schemas = tuple(parse_schemas(args.schemas, "--schemas"))
+        if args.aggregation:
+            aggregation = tuple(parse_aggregation(args.aggregation, "--aggregation"))
+        return RuleSet(schemas, aggregation)
+    except ConfigError as error:  # of who asks, not of the server
+        raise BadRequest(str(error)) from None
 
 
 def groups_of(found: Series, specs: list[BundleSpec]) -> list[Group]:

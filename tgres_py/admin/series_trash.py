@@ -109,6 +109,10 @@ async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
     free = np.array([i for i, name in enumerate(old.names) if name not in taken], np.intp)
     met = np.array([i for i, name in enumerate(old.names) if name in taken], np.intp)
     back, merged = len(free), len(met) if args.merge else 0
+    if args.yes and not back and not merged:
+        raise BadRequest(
+            f"all {len(met):,} names of batch {args.batch} live again: --merge joins the points"
+        )
     if args.yes:
         back = 0
         for part in chunked(old.rrd_id[free], BATCH):
@@ -129,7 +133,9 @@ async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
         "names_that_live_again": first_names([old.names[i] for i in met.tolist()]),
     }
     if len(met) and not args.merge:
-        yield note(f"{len(met):,} names live again and stay in the trash; --merge joins the points")
+        yield note(
+            f"names that live again stay in the trash ({len(met):,}); --merge joins the points"
+        )
     if not args.yes:
         yield note(DRY)
 

@@ -30,6 +30,7 @@ from tgres_py.cli.options import config_option
 from tgres_py.cli.rows import Row, print_rows
 from tgres_py.config import Settings, load
 from tgres_py.errors import BadRequest
+from tgres_py.model.duration import format_duration
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn
 from tgres_py.storage.importing import ImportStore
 
@@ -228,9 +229,11 @@ def _parameter(name: str, field: Any, positional: bool) -> Callable[[Any], Any]:
     if field.annotation is bool:
         return click.option(option, name, is_flag=True, default=None, help=field.description)
     # what has a validator of its own (durations) is text as yet
-    numbers = () if any(isinstance(one, BeforeValidator) for one in field.metadata) else (int, float)
-    kind = next((kind for kind in numbers if kind in kinds), str)
+    is_duration = any(isinstance(one, BeforeValidator) for one in field.metadata)
+    kind = next((kind for kind in (int, float) if kind in kinds and not is_duration), str)
     default = None if field.is_required() else field.get_default()
+    if is_duration:
+        default = format_duration(default) if default else None
     note = f" [default: {default}]" if default not in (None, "", []) else ""
     return click.option(
         option,
