@@ -23,6 +23,7 @@ from tgres_py.storage.postgres import (
 from tgres_py.storage.queries import query
 
 SETTLE_TIMEOUT_S = 300.0  # a million series take about 10 s
+SETTLE_LOOK_S = 2.0  # how often a wait looks whether the servers, and PostgreSQL, are still there
 
 
 class FileMark(NamedTuple):
@@ -67,7 +68,8 @@ class ImportStore(PostgresStore):
     async def settle(self, time_s: int) -> bool:
         """Asks running servers to put what is older than ``time_s`` into the store, and to read it from there.
 
-        Returns when they have, or when there are none; False when one didn't answer within SETTLE_TIMEOUT_S.
+        Returns when they have, or when there are none; False when one didn't answer within SETTLE_TIMEOUT_S or
+        has ended meanwhile.
         """
         async with self._pool.use() as connection:
             servers = await connection.fetchval(query("count_servers"), SERVER_LOCK)
@@ -84,8 +86,11 @@ class ImportStore(PostgresStore):
             try:
                 await connection.execute(query("notify"), SETTLE_CHANNEL, f"{time_s} {token}")
                 async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                    for _ in range(servers):
-                        await answered.acquire()
+                    for missing in range(servers, 0, -1):
+                        while not await _acquired(answered, SETTLE_LOOK_S):
+                            left = await connection.fetchval(query("count_servers"), SERVER_LOCK)
+                            if left < missing:
+                                return False
             except TimeoutError:
                 return False
             finally:
@@ -122,3 +127,11 @@ class ImportStore(PostgresStore):
         async with self._pool.use() as connection:
             rows = await connection.fetch(query("import_finished"), list(names))
         return {row["name"]: FileMark(*row) for row in rows}
+
+
+async def _acquired(semaphore: asyncio.Semaphore, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await semaphore.acquire()
+    except TimeoutError:
+        return False
