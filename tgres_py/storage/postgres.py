@@ -98,7 +98,9 @@ class PostgresStore(SeriesNames, RetentionJobs):
     async def _set_up_writer(self, connection: asyncpg.Connection) -> None:
         # a connection that the network lost would keep its locks from the next one for hours
         idle_ms = max(1, int(self._command_timeout_s * 1000))
-        await connection.execute(f"SET idle_in_transaction_session_timeout = {idle_ms}")
+        await connection.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', $1, false)", str(idle_ms)
+            )
         await _make_stage(connection)
 
     async def ping(self) -> None:
