@@ -99,8 +99,8 @@ class PostgresStore(SeriesNames, RetentionJobs):
         # a connection that the network lost would keep its locks from the next one for hours
         idle_ms = max(1, int(self._command_timeout_s * 1000))
         await connection.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', $1, false)", str(idle_ms)
-            )
+            "SELECT set_config('idle_in_transaction_session_timeout', $1, false)", str(idle_ms)
+        )
         await _make_stage(connection)
 
     async def ping(self) -> None:
