@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from http_api import pages, shortlinks
+from http_api import openapi, pages, shortlinks
 from http_api.admin import Admin
 from http_api.admission import Admission
 from http_api.cluster import Cluster, name_failed
@@ -115,6 +115,7 @@ def make_app(
     _add(app, "/functions", functions.all, "GET")
     _add(app, "/functions/{name}", functions.one, "GET")
     _add(app, "/version", _version, "GET")
+    _add(app, "/openapi.json", openapi.view, "GET")
     _add(app, "/healthz", _healthz, "GET")
     _add(app, "/readyz", _readyz(status), "GET")
     _add(app, "/metrics", _metrics(status, find), "GET", "POST")
