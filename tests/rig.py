@@ -35,6 +35,7 @@ class Rig:
         now_s: int = 1_700_000_000,
         pace: Pace | None = None,
         limits: Limits | None = None,
+        journal_sync_s: float = 0.05,
     ) -> None:
         self.store = store
         self.folder = folder
@@ -42,6 +43,7 @@ class Rig:
         self.now_s = now_s
         self.pace = pace or Pace(late_grace_s=20, flush_pace_s=10, sql_freshness_s=0)
         self.limits = limits or Limits(1 << 30)
+        self.journal_sync_s = journal_sync_s
         self.recovered = Recovered()
         clock.replace_source(lambda: self.now_s)
 
@@ -49,7 +51,7 @@ class Rig:
         """Starts, or starts again after ``kill``."""
         self.ring = RingStore()
         self.registry = Registry(self.match_many, self.ring)
-        self.journal = Journal(self.folder, 0.05)
+        self.journal = Journal(self.folder, self.journal_sync_s)
         self.journal.start()
         self.intake = Intake(self.registry, self.journal, self.limits)
         self.reader = Reader(self.registry, self.store)
