@@ -1,4 +1,4 @@
-"""Any target, time or HTTP request: an answer below 500, in a second and without an exception."""
+"""Any target, time or HTTP request: an answer below 500 (or 501: an optional package is missing), never an exception."""
 
 from __future__ import annotations
 
