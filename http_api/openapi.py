@@ -210,9 +210,7 @@ OPERATIONS = (
     ),
     Operation("/tags", "tags", "All tags", (_FILTER, _LIMIT, *_JSON)),
     Operation("/tags/{tag}", "tags", "Values of a tag", (_FILTER, _LIMIT, *_JSON)),
-    Operation(
-        "/tags/findSeries", "tags", "Series with tags", (_EXPR, _LIMIT, _LOCAL, *_JSON), _BOTH
-    ),
+    Operation("/tags/findSeries", "tags", "Series with tags", (_EXPR, _LOCAL, *_JSON), _BOTH),
     Operation(
         "/tags/autoComplete/tags",
         "tags",
