@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tgres_py.config import (
-    Address,
-    Settings,
-    load,
-    mask_dsn,
-    option_name,
-    parse_address,
-    setting_extra,
-    setting_fields,
-)
+from tgres_py.config import Settings, option_name, setting_extra, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
+from tgres_py.config_sources import load, reload
+from tgres_py.config_values import Address, mask_dsn, parse_address
 from tgres_py.errors import ConfigError
 
 
@@ -183,12 +176,12 @@ def test_reload_takes_over_what_may_change_and_names_the_rest(tmp_path: Path) ->
     file = write(tmp_path / "t.toml", 'xff = 0.1\nhttp = "127.0.0.1:1"\n')
     before = load(file, {}, {})
     write(file, 'xff = 0.9\nhttp = "127.0.0.1:2"\n')
-    after, waiting = before.reload()
+    after, waiting = reload(before)
     assert (after.xff, after.http) == (0.9, before.http)
     assert waiting == ["http"]
     write(file, "xff = 7\n")
     with pytest.raises(ConfigError):
-        before.reload()
+        reload(before)
 
 
 def test_reload_can_be_repeated(tmp_path: Path) -> None:
@@ -196,7 +189,7 @@ def test_reload_can_be_repeated(tmp_path: Path) -> None:
     settings = load(file, {}, {})
     for share in (0.2, 0.3):
         write(file, f"xff = {share}\n")
-        settings, _ = settings.reload()
+        settings, _ = reload(settings)
         assert settings.xff == share
 
 
@@ -287,4 +280,4 @@ def test_a_reload_takes_a_new_admin_token_over(tmp_path: Path) -> None:
     file = write(tmp_path / "token", "the first of the tokens")
     settings = load(environ={"TGRES_ADMIN_TOKEN_FILE": str(file)})
     write(file, "the second of the tokens")
-    assert settings.reload()[0].admin_secret == "the second of the tokens"
+    assert reload(settings)[0].admin_secret == "the second of the tokens"

@@ -20,7 +20,8 @@ import pytest
 
 from receivers import carbon_line
 from tests.fake_sink import FakeRegistry
-from tgres_py.config import load, setting_fields
+from tgres_py.config import setting_fields
+from tgres_py.config_sources import load
 from tgres_py.statsd.parser import LineParser
 from tgres_py.statsd.settings import StatsdSettings
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.rig import Rig
 from tgres_py.cli.main import VERBS, main
-from tgres_py.config import load, setting_fields
+from tgres_py.config import setting_fields
 from tgres_py.config_doc import (
     BEGIN,
     END,
@@ -28,6 +28,7 @@ from tgres_py.config_doc import (
     settings_table,
     with_table,
 )
+from tgres_py.config_sources import load
 from tgres_py.model.event import Event
 from tgres_py.model.retention import bytes_per_series, make_bundle, parse_retention
 from tgres_py.storage.postgres import PostgresStore

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tgres_py import clock
 from tgres_py.admin.frame import Admin, Row, find_verb, is_result
 from tgres_py.admin.housekeeping import expire, keep_house, purge_old
-from tgres_py.config import load
+from tgres_py.config_sources import load
 from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.ingest.rows import rows_of_block
 from tgres_py.model.duration import format_duration, parse_duration

@@ -13,8 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from tgres_py.cli.main import main
-from tgres_py.config import Address, Settings, load
+from tgres_py.config import Settings
 from tgres_py.config_doc import sample_toml
+from tgres_py.config_sources import load, reload
+from tgres_py.config_values import Address
 from tgres_py.errors import ConfigError
 from tgres_py.statsd.doc import rows
 from tgres_py.statsd.import_config import import_config
@@ -152,7 +154,7 @@ def test_of_a_changed_table_most_is_taken_over_and_the_rest_is_named(tmp_path: P
         "xff = 0.7\n[statsd]\nflushInterval = 2000\npercentThreshold = 50\nhealthStatus = 'down'\n"
         "keyFlush = { interval = 5, percent = 7 }\nservers = [{ server = './servers/tcp' }]\n"
     )
-    after, waiting = before.reload()
+    after, waiting = reload(before)
     assert waiting == [
         f"[statsd] {n}" for n in ("flushInterval", "keyFlush.interval", "healthStatus", "servers")
     ]

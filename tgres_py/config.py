@@ -1,39 +1,31 @@
 """Settings, declared once: name, type, default, unit, help, whether a SIGHUP takes a change over.
 
-Sources, each one stronger than the one before:
-
-    default < TOML file (--config FILE or TGRES_CONFIG) < environment (TGRES_DATA_DIR=…) < command line (--data-dir …)
-
-The environment's names are the settings' names in capitals after ``TGRES_``; an empty text counts as not set.
-Unknown names are refused everywhere. Relative paths in the TOML file start at the file's directory.
-``config_doc.py`` makes the sample file and the README's table from this declaration, ``cli/options.py`` the options.
+``config_values.py`` has their kinds, ``config_sources.py`` reads them; ``config_doc.py`` makes the sample file and the
+README's table from this declaration, ``cli/options.py`` the options.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from pydantic.fields import FieldInfo
 
+from tgres_py.config_values import (
+    Address,
+    Listen,
+    Names,
+    Networks,
+    Origins,
+    Urls,
+    check_token,
+    mask_dsn,
+)
 from tgres_py.errors import ConfigError
-from tgres_py.model.networks import parse_networks
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
     BUILT_IN,
@@ -46,27 +38,10 @@ from tgres_py.model.rules import (
     read_schemas,
     schemas_from_data,
 )
-from tgres_py.statsd.listen import (
-    LISTEN_KEYS,
-    LOOPBACK,
-    MGMT_PORT,
-    PORT,
-    StatsdServer,
-    listen_from_table,
-)
-from tgres_py.statsd.settings import StatsdSettings, reloaded
-from tgres_py.statsd.settings import from_table as statsd_from_table
+from tgres_py.statsd.listen import LOOPBACK, MGMT_PORT, PORT, StatsdServer
+from tgres_py.statsd.settings import StatsdSettings
 
 ENV_PREFIX = "TGRES_"
-ENV_CONFIG = "TGRES_CONFIG"
-# TGRES_CONFIG names the file, TGRES_URL and TGRES_TOKEN are the clients' --url and --token, TGRES_PURE=1 leaves the native kernels out.
-_ENV_OTHERS = {ENV_CONFIG, "TGRES_URL", "TGRES_TOKEN", "TGRES_PURE"}
-# Kubernetes puts the addresses of a service called "tgres" or "tgres-…" into every container's environment.
-_ENV_KUBERNETES = re.compile(
-    r"TGRES_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
-)
-
-TOKEN_CHARS_MIN = 16
 # Paths; in the TOML file they start at the file's directory.
 FILES = (
     "data_dir",
@@ -78,98 +53,9 @@ FILES = (
     "tls_key",
 )
 SECRETS = ("admin_token", "http_token")
-TLS_LISTENERS = ("http", "carbon", "pickle", "statsd")
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 OWN_POINTS_S = 90 * 86_400  # how long the server's own points are kept, as carbon's sample rules do
-
-
-class Address(NamedTuple):
-    """Where a listener listens; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(value: object) -> Address | None:
-    """``host:port``, ``[v6]:port`` or ``:port`` (all interfaces); ``off`` is None. ValueError otherwise."""
-    if value is None or isinstance(value, Address):
-        return value
-    text = str(value).strip()
-    if text.lower() in ("off", "false"):
-        return None
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s/]*)):(\d{1,5})", text)
-    if match is None or int(match[3]) > 65_535:
-        raise ValueError(f"{text!r} is no address; write host:port or off")
-    return Address(match[1] or match[2] or "0.0.0.0", int(match[3]))
-
-
-def parse_urls(value: object) -> tuple[str, ...]:
-    """``http://a:8080, http://b:8080`` or a list of these: base addresses, without query. ValueError
-    otherwise.
-    """
-    texts = value if isinstance(value, list | tuple) else str(value).split(",")
-    urls = [str(text).strip().rstrip("/") for text in texts if str(text).strip()]
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
-            raise ValueError(f"{mask_password(url)!r} is no address; write http://host:port")
-        if parts.query or parts.fragment:
-            raise ValueError(f"{mask_password(url)!r}: an address without ? and # is needed")
-    if len(set(urls)) != len(urls):
-        raise ValueError("an address is given twice")
-    return tuple(urls)
-
-
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port is a possible one, or none is written."""
-    try:
-        return parts.port != 0 and not parts.netloc.endswith(":")
-    except ValueError:
-        return False
-
-
-def check_token(token: str) -> str:
-    """The token. ValueError: one that is quickly guessed or can't stand in a header."""
-    if len(token) < TOKEN_CHARS_MIN or not token.isascii() or not token.isprintable():
-        raise ValueError(
-            f"at least {TOKEN_CHARS_MIN} printable ASCII characters are needed, "
-            "for example those of `openssl rand -hex 24`"
-        )
-    return token
-
-
-def parse_names(value: object) -> tuple[str, ...]:
-    """Names of listeners that can do TLS, separated by commas or a list. ValueError otherwise."""
-    names = _texts(value)
-    for name in names:
-        if name not in TLS_LISTENERS:
-            raise ValueError(f"{name!r} is none of {', '.join(TLS_LISTENERS)}")
-    return names
-
-
-def parse_origins(value: object) -> tuple[str, ...]:
-    """Origins of web pages, ``https://grafana.example`` or ``*``. ValueError otherwise."""
-    origins = _texts(value)
-    for origin in origins:
-        if not re.fullmatch(r"\*|https?://[^/\s?#@,]+", origin):
-            raise ValueError(f"{origin!r} is no origin; write https://host or https://host:port")
-    return origins
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    texts = value if isinstance(value, list | tuple) else str(value).split(",")
-    return tuple(str(text).strip() for text in texts if str(text).strip())
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
-Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins)]
-Networks = Annotated[tuple[str, ...], BeforeValidator(parse_networks)]
-Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
-Listen = Annotated[Address | None, BeforeValidator(parse_address)]
 
 
 def _setting(
@@ -188,8 +74,17 @@ def _setting(
     return Field(default, description=help_text, json_schema_extra=extra, ge=ge, gt=gt, le=le)
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings were loaded from, so that they can be loaded again."""
+
+    config_file: Path | None
+    options: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+
 class Settings(BaseModel):
-    """All settings of the server, checked. Made by ``load``; immutable."""
+    """All settings of the server, checked. Made by ``config_sources.load``; immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -479,6 +374,20 @@ class Settings(BaseModel):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
+    def loaded(
+        self, origins: Mapping[str, str], admin_secret: str, http_secret: str, sources: Sources
+    ) -> Settings:
+        """These settings with what their loader knows besides the values."""
+        self._origins = dict(origins)
+        self._admin_secret, self._http_secret = admin_secret, http_secret
+        self._sources = sources
+        return self
+
+    @property
+    def sources(self) -> Sources | None:
+        """Where they were loaded from; None when they were made otherwise."""
+        return self._sources
+
     @property
     def origins(self) -> dict[str, str]:
         """Where each setting that isn't at its default came from: file, variable or option."""
@@ -511,33 +420,6 @@ class Settings(BaseModel):
         host, port = self.statsd
         return StatsdServer("udp", host, port), StatsdServer("tcp", host, port)
 
-    def reload(self) -> tuple[Settings, list[str]]:
-        """Reads the same sources again, for SIGHUP: what may change while running is taken over.
-
-        Returns the new settings and the names of settings that changed but need a restart.
-        ConfigError when the sources are wrong now; the caller keeps the old settings then.
-        """
-        if self._sources is None:
-            return self, []
-        fresh = load(self._sources.config_file, self._sources.options, self._sources.environ)
-        changed = {n for n in setting_fields() if getattr(fresh, n) != getattr(self, n)}
-        waiting = sorted(n for n in changed if not is_reloadable(n))
-        kept: dict[str, Any] = {n: getattr(self, n) for n in (*waiting, "statsd_servers_table")}
-        kept["statsd_table"], waiting_statsd = reloaded(self.statsd_table, fresh.statsd_table)
-        if fresh.statsd_servers_table != self.statsd_servers_table:
-            waiting_statsd.append("servers")
-        waiting += [f"[statsd] {name}" for name in waiting_statsd]
-        return fresh.model_copy(update=kept), waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where settings were loaded from, so that they can be loaded again."""
-
-    config_file: Path | None
-    options: Mapping[str, Any]
-    environ: Mapping[str, str]
-
 
 def setting_fields() -> dict[str, FieldInfo]:
     """The declared settings, in order of declaration, without those that are tables of the file."""
@@ -562,194 +444,6 @@ def env_name(name: str) -> str:
 
 def option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def mask_dsn(dsn: str) -> str:
-    """The DSN with its password replaced by ``***``."""
-    parts = urlsplit(dsn)
-    netloc = parts.netloc
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}{':***' if colon else ''}@{host}"
-    query = re.sub(r"(^|&)((?:ssl)?password)=[^&]*", r"\1\2=***", parts.query)
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
-
-
-def mask_password(url: str) -> str:
-    """A URL with its password replaced by ``***``."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)
-
-
-def load(
-    config_file: Path | str | None = None,
-    options: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """Reads all sources and checks them. ConfigError: one sentence with source, setting and mend.
-
-    ``options``: values of the command line by setting name; None means not given.
-    ``environ``: os.environ unless given.
-    """
-    environ = dict(os.environ if environ is None else environ)
-    named = config_file or environ.get(ENV_CONFIG)
-    path = Path(named) if named else None
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin_values in (_from_file(path), _from_environ(environ), _from_options(options or {})):
-        for name, (value, origin) in origin_values.items():
-            values[name] = value
-            origins[name] = origin
-    _choose_rules(values, origins)
-    if origins.get("statsd", "").startswith(("environment", "option")):
-        values.pop("statsd_servers_table", None)
-    settings = _validate(values, origins)
-    settings._origins.update({n: o for n, o in origins.items() if n in values})
-    settings._admin_secret = _secret("admin_token", settings.admin_token, settings.admin_token_file)
-    settings._http_secret = _secret("http_token", settings.http_token, settings.http_token_file)
-    if settings.tls_key is not None and settings.tls_cert is None:
-        raise ConfigError("tls_key is given without tls_cert; give both")
-    settings._sources = Sources(path, dict(options or {}), environ)
-    return settings
-
-
-Found = dict[str, tuple[Any, str]]
-
-
-def _from_file(path: Path | None) -> Found:
-    if path is None:
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; check --config") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    found: Found = {}
-    for key, value in _flat(data).items():
-        if value == "":
-            continue  # as in the environment: empty is not set
-        origin = f"{path}{_line_of(text, key)}"
-        name = key
-        if key == "statsd" and isinstance(value, dict):
-            found |= {n: (v, origin) for n, v in _from_statsd(value, origin).items()}
-            continue
-        if key in ("schema", "aggregation") and isinstance(value, list):
-            name = f"{key}_tables"
-            value = tuple(value)
-        elif key not in setting_fields():
-            raise ConfigError(f"{origin}: unknown setting {key}{_suggest(key, setting_fields())}")
-        elif key in FILES:
-            value = path.parent / str(value)
-        found[name] = (value, origin)
-    return found
-
-
-def _from_statsd(table: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The table ``[statsd]``: its addresses become the listeners' settings, the rest goes to statsd."""
-    where = f"{origin}: statsd"
-    listen = listen_from_table(table, where)
-    rest = {k: v for k, v in table.items() if k not in LISTEN_KEYS}
-    values: dict[str, Any] = {
-        "statsd_table": statsd_from_table(rest, where),
-        "statsd_given_table": table,
-    }
-    if listen.servers:
-        values["statsd_servers_table"] = listen.servers
-    if listen.address:
-        values["statsd"] = Address(*listen.address)
-    if listen.mgmt:
-        values["statsd_mgmt"] = Address(*listen.mgmt)
-    return values
-
-
-def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The table [cluster] with ``peers`` is the setting ``cluster_peers``, and so on."""
-    out: dict[str, Any] = {}
-    for key, value in data.items():
-        if key == "cluster" and isinstance(value, dict):
-            out.update({f"cluster_{name}": one for name, one in value.items()})
-        else:
-            out[key] = value
-    return out
-
-
-def _line_of(text: str, key: str) -> str:
-    """``, line 7``: where a top-level key stands; empty when it is written in an unusual form."""
-    pattern = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\]]")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pattern.match(line):
-            return f", line {number}"
-    return ""
-
-
-def _from_environ(environ: Mapping[str, str]) -> Found:
-    known = {env_name(name): name for name in setting_fields()}
-    found: Found = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in _ENV_OTHERS:
-            continue
-        if variable not in known:
-            if _ENV_KUBERNETES.fullmatch(variable):
-                continue
-            raise ConfigError(f"environment: unknown setting {variable}{_suggest(variable, known)}")
-        if value.strip():
-            found[known[variable]] = (value.strip(), f"environment variable {variable}")
-    return found
-
-
-def _from_options(options: Mapping[str, Any]) -> Found:
-    return {n: (v, f"option {option_name(n)}") for n, v in options.items() if v is not None}
-
-
-def _suggest(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return "; remove it, or see `tgres config sample`"
-
-
-def _choose_rules(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """A rule file of a stronger source replaces the TOML file's tables; both in one file is an error."""
-    for key, tables in (("schemas", "schema_tables"), ("aggregation", "aggregation_tables")):
-        if key not in values or tables not in values:
-            continue
-        if not origins[key].startswith(("environment", "option")):
-            table = tables.removesuffix("_tables")
-            raise ConfigError(
-                f"{origins[key]}: {key} and [[{table}]] are both given; keep one of them"
-            )
-        del values[tables], origins[tables]
-
-
-def _secret(name: str, given: str, file: Path | None) -> str:
-    """The token of a setting or of its file; empty when there is none. ConfigError."""
-    if file is None:
-        return given
-    if given:
-        raise ConfigError(f"{name} and {name}_file are both given; keep one of them")
-    try:
-        return check_token(file.read_text(encoding="utf-8").partition("\n")[0].strip())
-    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{name}_file {file}: {reason}") from None
-
-
-def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        if first["type"] != "value_error":
-            shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
-            shown = "what is given" if name in SECRETS else shown
-            reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
-        raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None
 
 
 def _own_points_rule(settings: Settings) -> list[SchemaRule]:

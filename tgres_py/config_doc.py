@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tgres_py.config import Address, Settings, env_name, option_name, setting_extra, setting_fields
+from tgres_py.config import Settings, env_name, option_name, setting_extra, setting_fields
+from tgres_py.config_values import Address
 from tgres_py.statsd import doc as statsd_doc
 
 BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"

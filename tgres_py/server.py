@@ -30,7 +30,7 @@ from http_api.listen import HttpListener
 from http_api.meters import Meters
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
-from tgres_py import clock, metrics
+from tgres_py import clock, config_sources, metrics
 from tgres_py.admin.frame import Admin, AdminVerbs
 from tgres_py.admin.housekeeping import keep_house
 from tgres_py.config import Settings
@@ -578,7 +578,7 @@ class Server:
     def reload(self) -> None:
         """SIGHUP: reads the retention rules again; they hold for new series."""
         try:
-            settings, waiting = self.settings.reload()
+            settings, waiting = config_sources.reload(self.settings)
             rules = settings.rule_set()
         except ConfigError as e:
             log.error("reload: %s; going on with the old rules", e)

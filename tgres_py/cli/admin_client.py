@@ -28,7 +28,8 @@ from tgres_py.cli.client import ERROR_BYTES_MAX, url_option
 from tgres_py.cli.common import ServerUnreachable, json_option
 from tgres_py.cli.options import config_option
 from tgres_py.cli.rows import Row, print_rows
-from tgres_py.config import Settings, load
+from tgres_py.config import Settings
+from tgres_py.config_sources import load
 from tgres_py.errors import BadRequest
 from tgres_py.model.duration import format_duration
 from tgres_py.storage.embedded import EmbeddedPostgres, running_dsn

@@ -9,8 +9,10 @@ import click
 
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
-from tgres_py.config import FILES, SECRETS, Settings, load, mask_dsn, mask_password, setting_fields
+from tgres_py.config import FILES, SECRETS, Settings, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
+from tgres_py.config_sources import load
+from tgres_py.config_values import mask_dsn, mask_password
 from tgres_py.errors import ConfigError
 from tgres_py.model.rules import BUILT_IN
 from tgres_py.statsd.import_config import import_config

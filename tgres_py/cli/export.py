@@ -15,7 +15,7 @@ from tgres_py.admin.frame import Admin
 from tgres_py.admin.select import SelectArgs, select
 from tgres_py.cli.common import EXIT_PARTLY, NothingFound, json_option, print_json
 from tgres_py.cli.import_ import store_options
-from tgres_py.config import load
+from tgres_py.config_sources import load
 from tgres_py.migrate.export import CSV_HEADER, carbon_lines, csv_rows, write_whisper
 from tgres_py.migrate.mixed import Points
 from tgres_py.migrate.read import Stored, finest_points, read_series

@@ -19,7 +19,8 @@ from tgres_py.cli.compare import Compared, compare
 from tgres_py.cli.compare import sample as choose
 from tgres_py.cli.options import config_option, setting_option
 from tgres_py.cli.rows import duration, size
-from tgres_py.config import Settings, load
+from tgres_py.config import Settings
+from tgres_py.config_sources import load
 from tgres_py.ingest.registry import Registry
 from tgres_py.machine import cpus
 from tgres_py.migrate.crew import Crew

@@ -8,7 +8,7 @@ import click
 
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
-from tgres_py.config import load
+from tgres_py.config_sources import load
 from tgres_py.model.duration import format_duration
 from tgres_py.model.ident import canonical
 from tgres_py.model.retention import bytes_per_series, format_retention

@@ -11,7 +11,7 @@ import click
 
 from tgres_py import __version__
 from tgres_py.cli.options import setting_options
-from tgres_py.config import load
+from tgres_py.config_sources import load
 from tgres_py.errors import ConfigError
 
 log = logging.getLogger("tgres")

@@ -40,7 +40,7 @@ async def serve() -> None:
 def _rules(arguments: list[Any] | None) -> MatchMany | None:
     if arguments is None:
         return None
-    from tgres_py.config import load  # half of the time that a worker takes to start
+    from tgres_py.config_sources import load  # half of the time that a worker takes to start
 
     return load(*arguments).rule_set().match_many
 
