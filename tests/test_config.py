@@ -10,7 +10,7 @@ import pytest
 from tgres_py.config import Settings, option_name, setting_extra, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
 from tgres_py.config_sources import load, reload
-from tgres_py.config_values import Address, mask_dsn, parse_address
+from tgres_py.config_values import Address, mask_dsn, parse_address, parse_size
 from tgres_py.errors import ConfigError
 
 
@@ -83,6 +83,36 @@ def test_paths_in_the_file_start_at_the_file_and_others_do_not(tmp_path: Path) -
 def test_addresses(text: str, expected: Address | None) -> None:
     assert parse_address(text) == expected
     assert parse_address(str(expected) if expected else "off") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("1.5 GiB", 3 << 29),
+        ("64kb", 64 << 10),
+        ("1t", 1 << 40),
+        ("1_000_000", 1_000_000),
+        ("0", 0),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert int(str(parse_size(text))) == size
+    assert load(None, {"journal_bytes_max": "16M"}, {}).journal_bytes_max == 16 << 20
+
+
+@pytest.mark.parametrize("text", ["2X", "M", "1.5", "-1G", "2 G G", "1e9", ""])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        parse_size(text)
+
+
+def test_memory_that_cannot_be_divided_is_refused() -> None:
+    assert "at least" in refusal(None, {"memory_max": "100M"})
+    assert "leaves too little" in refusal(None, {"memory_max": "1G", "cache_bytes_max": "900M"})
+    parts = load(None, {"memory_max": "1G", "cache_bytes_max": "100M"}, {}).memory_shares()
+    assert (parts.total, parts.cache) == (1 << 30, 100 << 20)
 
 
 @pytest.mark.parametrize("text", ["2003", "a b:1", "h:65536", "h:", "::1:80", "h:80/x", "", "h:-1"])

@@ -95,7 +95,7 @@ def test_every_setting_is_used() -> None:
 
 def test_readme_s_numbers_of_memory_and_disk_are_the_code_s() -> None:
     spec = make_bundle(parse_retention("10s:6h,1m:7d,10m:5y"))
-    table = README[README.index("| archive | slots |") : README.index("`ring_bytes_max` bounds")]
+    table = README[README.index("| archive | slots |") : README.index("`cache_bytes_max` bounds")]
     for archive, row in zip(spec.archives, table.splitlines()[2:5], strict=True):
         disk = archive.chunks * (140 + 8 * archive.width)
         numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<=\| )[\d,]+(?= |\b)", row)]

@@ -21,11 +21,14 @@ from tgres_py.config_values import (
     Names,
     Networks,
     Origins,
+    Size,
     Urls,
     check_token,
     mask_dsn,
 )
 from tgres_py.errors import ConfigError
+from tgres_py.machine import memory_bytes
+from tgres_py.memory import MEMORY_MAX_LEAST, Shares, memory_max_bytes, shares
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
     BUILT_IN,
@@ -104,7 +107,7 @@ class Settings(BaseModel):
         gt=0,
         le=60,
     )
-    journal_bytes_max: int = _setting(
+    journal_bytes_max: Size = _setting(
         8 * GIB,
         "size of the journal at which TCP receivers stop reading and datagrams are refused",
         unit="bytes",
@@ -168,7 +171,7 @@ class Settings(BaseModel):
         None, "file whose first line is the admin token", reloadable=True
     )
     connections_max: int = _setting(5_000, "open connections of all TCP receivers together", ge=1)
-    udp_buffer_bytes: int = _setting(
+    udp_buffer_bytes: Size = _setting(
         32 * MIB,
         "receive buffer asked for UDP sockets (Linux: more than net.core.rmem_max needs root)",
         unit="bytes",
@@ -247,10 +250,18 @@ class Settings(BaseModel):
         86_400, "points further ahead of the clock are refused", unit="s", ge=0
     )
 
-    ring_bytes_max: int = _setting(
+    memory_max: Size = _setting(
         0,
-        "memory for the ring cache; 0 = half of what the cgroup or the machine has",
+        "memory that the server and its render workers may take (2G, 512M …); 0 = 60 % of what the cgroup "
+        "or the machine has",
         group="Limits",
+        unit="bytes",
+        ge=0,
+    )
+    cache_bytes_max: Size = _setting(
+        0,
+        "the cache's part of it: ring, late points, records that wait for the journal; 0 = half of what is "
+        "left after the process itself",
         unit="bytes",
         ge=0,
     )
@@ -258,13 +269,13 @@ class Settings(BaseModel):
         2_000_000, "late points that wait in memory for the store", unit="points", ge=1
     )
     series_max: int = _setting(20_000_000, "points of further series are refused", ge=1)
-    line_bytes_max: int = _setting(
+    line_bytes_max: Size = _setting(
         16_384, "longest plaintext line", unit="bytes", ge=64, le=64 * KIB
     )
-    name_bytes_max: int = _setting(
+    name_bytes_max: Size = _setting(
         1_024, "longest series name, tags included", unit="bytes", ge=16, le=2_048
     )
-    frame_bytes_max: int = _setting(
+    frame_bytes_max: Size = _setting(
         MIB, "largest pickle frame", unit="bytes", ge=1 * KIB, le=256 * MIB
     )
     query_targets_max: int = _setting(100, "targets of one /render", ge=1)
@@ -277,8 +288,8 @@ class Settings(BaseModel):
         256, "queries that wait for their turn; further ones are answered 503", ge=0
     )
     query_timeout_s: float = _setting(60.0, "time that one request may take", unit="s", gt=0)
-    response_bytes_max: int = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
-    body_bytes_max: int = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
+    response_bytes_max: Size = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
+    body_bytes_max: Size = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)
     http_connections_max: int = _setting(
         2_000, "open HTTP connections; further ones are closed at once", ge=1
     )
@@ -369,6 +380,13 @@ class Settings(BaseModel):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("memory_max")
+    @classmethod
+    def _check_memory(cls, value: int) -> int:
+        if 0 < value < MEMORY_MAX_LEAST:
+            raise ValueError(f"at least {MEMORY_MAX_LEAST} bytes are needed, or 0")
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -407,6 +425,14 @@ class Settings(BaseModel):
     def http_secret(self) -> str:
         """The secret of http_token or http_token_file, as it was when the settings were read."""
         return self._http_secret
+
+    def memory_shares(self) -> Shares:
+        """The memory's parts, of what the machine has now. ConfigError: cache_bytes_max leaves too little."""
+        total = memory_max_bytes(self.memory_max, memory_bytes())
+        try:
+            return shares(total, self.cache_bytes_max)
+        except ValueError as error:
+            raise ConfigError(f"cache_bytes_max: {error}; lower it, or raise memory_max") from None
 
     def rule_set(self) -> RuleSet:
         """The retention rules, read from files or tables now; ConfigError with file, line and mend."""

@@ -73,6 +73,8 @@ def type_name(name: str) -> str:
     default = Settings.model_fields[name].default
     if name in _TYPES:
         return _TYPES[name]
+    if setting_extra(name)["unit"] == "bytes":
+        return "size"
     if name in ("on_duplicate", "log_level"):
         return "word"
     if default is None or isinstance(default, Address):

@@ -71,6 +71,7 @@ def load(
     settings = _validate(values, origins)
     if settings.tls_key is not None and settings.tls_cert is None:
         raise ConfigError("tls_key is given without tls_cert; give both")
+    settings.memory_shares()
     return settings.loaded(
         {n: o for n, o in origins.items() if n in values},
         _secret("admin_token", settings.admin_token, settings.admin_token_file),

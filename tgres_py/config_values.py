@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: addresses, lists of names, networks and URLs, tokens; texts without
+"""The kinds of values that settings have: addresses, sizes, lists of names, networks and URLs, tokens; texts without
 their secrets. Each is checked and made from text or from a TOML value.
 """
 
@@ -37,6 +37,22 @@ def parse_address(value: object) -> Address | None:
     if match is None or int(match[3]) > 65_535:
         raise ValueError(f"{text!r} is no address; write host:port or off")
     return Address(match[1] or match[2] or "0.0.0.0", int(match[3]))
+
+
+def parse_size(value: object) -> object:
+    """Bytes of ``2G``, ``512M`` or ``1.5 GiB``, letters are powers of 1,024; plain numbers as they are.
+    ValueError: a text that is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(
+        r"([\d_]+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?)?", value.strip(), re.IGNORECASE
+    )
+    if match is None or (not match[2] and "." in match[1]):
+        raise ValueError(f"{value!r} is no size; write bytes, or 512M, 2G and the like")
+    if not match[2]:
+        return match[1]
+    return int(float(match[1]) * 1_024 ** (1 + "KMGT".index(match[2].upper())))
 
 
 def parse_urls(value: object) -> tuple[str, ...]:
@@ -97,6 +113,7 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(str(text).strip() for text in texts if str(text).strip())
 
 
+Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(parse_networks)]

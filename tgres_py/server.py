@@ -44,7 +44,7 @@ from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import RingStore
-from tgres_py.machine import memory_bytes
+from tgres_py.memory import Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.ident import canonical
@@ -212,6 +212,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.shares: Shares = settings.memory_shares()
         self.embedded: EmbeddedPostgres | None = None
         self.ring: RingStore = RingStore()
         self.registry: Registry = Registry(
@@ -284,7 +285,7 @@ class Server:
     def _wire(self) -> None:
         settings = self.settings
         limits = Limits(
-            ring_bytes_max=settings.ring_bytes_max or memory_bytes() // 2,
+            cache_bytes_max=self.shares.cache,
             late_points_max=settings.late_points_max,
             journal_bytes_max=settings.journal_bytes_max,
             future_s_max=settings.future_s_max,

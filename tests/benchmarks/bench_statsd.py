@@ -73,7 +73,7 @@ async def flush_s() -> tuple[float, float, float]:
     ring = RingStore()
     registry = Registry(RuleSet().match_many, ring)
     registry.open()
-    intake = Intake(registry, None, Limits(ring_bytes_max=8 << 30))
+    intake = Intake(registry, None, Limits(cache_bytes_max=8 << 30))
     flush = StatsdFlush(Aggregator(StatsdSettings()), intake)
     start_s = clock.now_s() // 10 * 10
     add = flush.aggregator.add

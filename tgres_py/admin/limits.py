@@ -32,7 +32,7 @@ def limits(server: Live) -> Iterator[Limit]:
     settings, intake = server.settings, server.intake
     most = intake.limits
     yield Limit("series_max", len(server.registry), settings.series_max)
-    yield Limit("ring_bytes_max", server.ring.row_bytes, most.ring_bytes_max, "bytes")
+    yield Limit("cache_bytes_max", server.ring.row_bytes, most.cache_bytes_max, "bytes")
     yield Limit("late_points_max", intake.late_points, most.late_points_max, "points")
     yield Limit("journal_bytes_max", server.journal.total_bytes, most.journal_bytes_max, "bytes")
     yield Limit("connections_max", server.tcp_totals.connections, settings.connections_max)

@@ -31,6 +31,7 @@ COMMON = (
     "statsd_mgmt",
     "schemas",
     "aggregation",
+    "memory_max",
     "log_level",
 )
 
@@ -68,6 +69,7 @@ def _metavar(name: str) -> str:
         "path": "PATH",
         "host:port or off": "HOST:PORT",
         "whole number": "N",
+        "size": "SIZE",
         "number": "N",
         "true/false": "BOOL",
         "word": "WORD",

@@ -37,7 +37,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    ring_bytes_max: int
+    cache_bytes_max: int
     late_points_max: int = 2_000_000
     journal_bytes_max: int = 8 << 30
     future_s_max: int = 86_400
@@ -202,7 +202,7 @@ class Intake:
         limits = self.limits
         journal = self.journal
         return (
-            self.ring.row_bytes > limits.ring_bytes_max * factor
+            self.ring.row_bytes > limits.cache_bytes_max * factor
             or self.late_points > limits.late_points_max * factor
             or (
                 journal is not None

@@ -143,7 +143,7 @@ class RetentionWorker:
     async def _wait_for_room(self) -> None:
         """Waits while memory is short or the store is away: writing points comes first."""
         intake = self._flusher.intake
-        limit = intake.limits.ring_bytes_max * PRESSURE
+        limit = intake.limits.cache_bytes_max * PRESSURE
         while True:
             if self._flusher.available and intake.ring.row_bytes <= limit:
                 return

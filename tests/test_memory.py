@@ -1,0 +1,40 @@
+"""The parts of the memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from tgres_py.memory import (
+    MEMORY_MAX_LEAST,
+    MIB,
+    PROCESS_BYTES,
+    memory_max_bytes,
+    shares,
+)
+
+
+def test_without_a_setting_the_machine_decides() -> None:
+    assert memory_max_bytes(0, 10_000 * MIB) == 6_000 * MIB
+    assert memory_max_bytes(300 * MIB, 10_000 * MIB) == 300 * MIB
+    assert memory_max_bytes(0, 64 * MIB) == MEMORY_MAX_LEAST
+
+
+@pytest.mark.parametrize("total", [MEMORY_MAX_LEAST, 400 * MIB, 8 << 30, 1 << 40])
+@pytest.mark.parametrize("chosen", [0, 10 * MIB])
+def test_the_parts_fit_and_leave_something_free(total: int, chosen: int) -> None:
+    parts = shares(total, chosen)
+    taken = PROCESS_BYTES + parts.cache + parts.index + parts.queries
+    assert total - taken >= 0.09 * (total - PROCESS_BYTES)
+    assert min(parts.cache, parts.index, parts.queries) > 0
+
+
+def test_a_chosen_cache_takes_from_the_others() -> None:
+    usual, larger, smaller = shares(1 << 30), shares(1 << 30, 600 * MIB), shares(1 << 30, 100 * MIB)
+    assert larger.cache == 600 * MIB
+    assert larger.index < usual.index < smaller.index
+    assert larger.queries < usual.queries < smaller.queries
+
+
+def test_a_cache_that_leaves_hardly_anything_is_refused() -> None:
+    with pytest.raises(ValueError, match="too little"):
+        shares(1 << 30, 900 * MIB)
