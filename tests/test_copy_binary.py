@@ -134,5 +134,7 @@ def test_series_rows(rows_per_piece: int) -> None:
 def test_series_rows_come_in_pieces() -> None:
     names = [f"n{i}" for i in range(10)]
     ids = np.arange(10)
-    pieces = list(copy_binary.series_pieces(ids, names, [None] * 10, ids.astype(np.int32), 3))
+    pieces = list(
+        copy_binary.series_pieces(ids, names, [None] * 10, ids.astype(np.int32), 3)
+    )
     assert [len(list(rows_of(piece))) for piece in pieces] == [3, 3, 3, 1]

@@ -71,10 +71,7 @@ REFUSED = [
     (f"/render?target=x:1&target=y:2&target=a.b&graphType=pie&{TIMES}", "picture_series_max"),
     (f"/render?target=a.*&{TIMES}", "query_series_max"),
     ("/render?target=a.b&target=a.c&target=a.d", "query_targets_max"),
-    (
-        f"/render?target=a.b&from={START_S - 86_000}&until={START_S}&now={START_S}",
-        "query_points_max",
-    ),
+    (f"/render?target=a.b&from={START_S - 86_000}&until={START_S}&now={START_S}", "query_points_max"),
 ]
 
 

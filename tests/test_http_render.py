@@ -317,18 +317,14 @@ async def test_large_queries_are_computed_in_a_worker(
     now_s = START_S + 10 * slots
     source = of_values({"a": [1.0] * slots}, START_S, BundleSpec(archives("10s:30d")))
     async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
-        response = await client.get(
-            f"/render?target=a&from={START_S}&until={now_s}&now={now_s}&format=json"
-        )
+        response = await client.get(f"/render?target=a&from={START_S}&until={now_s}&now={now_s}&format=json")
         assert len((await response.json())[0]["datapoints"]) == slots
     assert [thread is not threading.main_thread() for thread in threads] == [worker]
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", "%00", "x" * 5000])
 async def test_unknown_zones_are_utc(client: Client, zone: str) -> None:
-    response = await client.get(
-        f"/render?target=a.one&from=today&now={NOW_S}&format=json&tz={zone}"
-    )
+    response = await client.get(f"/render?target=a.one&from=today&now={NOW_S}&format=json&tz={zone}")
     [series] = await response.json()
     assert series["datapoints"][0][1] % 86_400 == 60  # the first minute after midnight
 

@@ -23,12 +23,7 @@ from tgres_py.storage.port import Store
 
 RETENTIONS = {
     "aligned": (Archive(10, 60, 12), Archive(60, 40, 2), Archive(600, 30, 3)),
-    "unaligned": (
-        Archive(10, 60, 13),
-        Archive(60, 40, 5),
-        Archive(300, 30, 4),
-        Archive(900, 40, 3),
-    ),
+    "unaligned": (Archive(10, 60, 13), Archive(60, 40, 5), Archive(300, 30, 4), Archive(900, 40, 3)),
     "one": (Archive(10, 50, 7),),
     "wide": (Archive(1, 300, 120), Archive(60, 20, 4)),
 }
@@ -116,7 +111,9 @@ async def compare(rig: Rig, models: dict[str, PlainSeries], spec: BundleSpec) ->
 @pytest.mark.parametrize("seed", range(6))
 async def test_equals_the_model_in_memory(retention: str, seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    spec = BundleSpec(RETENTIONS[retention], rng.choice(list(Cf)), rng.choice([0.0, 0.3, 0.5, 1.0]))
+    spec = BundleSpec(
+        RETENTIONS[retention], rng.choice(list(Cf)), rng.choice([0.0, 0.3, 0.5, 1.0])
+    )
     await run_stream(MemoryStore(), spec, seed, 120, tmp_path, "tttttpcu")
 
 
@@ -124,7 +121,9 @@ async def test_equals_the_model_in_memory(retention: str, seed: int, tmp_path: P
 @pytest.mark.parametrize("seed", range(100, 104))
 async def test_equals_the_model_across_kills(retention: str, seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    spec = BundleSpec(RETENTIONS[retention], rng.choice(list(Cf)), rng.choice([0.0, 0.3, 0.5, 1.0]))
+    spec = BundleSpec(
+        RETENTIONS[retention], rng.choice(list(Cf)), rng.choice([0.0, 0.3, 0.5, 1.0])
+    )
     await run_stream(MemoryStore(), spec, seed, 80, tmp_path, "ttttpckk")
 
 

@@ -28,16 +28,12 @@ _values = st.one_of(
     st.floats(allow_nan=True).map(lambda v: repr(v).encode()),
     st.integers(-(10**20), 10**20).map(lambda v: str(v).encode()),
     st.decimals(-1000, 1000, places=2).map(lambda v: str(v).encode()),
-    st.sampled_from(
-        [b".5", b"5.", b"-", b".", b"1e5", b"1e", b"+1", b"1_0", b"nan", b"inf", b"1.2.3", b"--1"]
-    ),
+    st.sampled_from([b".5", b"5.", b"-", b".", b"1e5", b"1e", b"+1", b"1_0", b"nan", b"inf", b"1.2.3", b"--1"]),
     st.binary(max_size=4),
 )
 _times = st.one_of(
     st.integers(0, 2**33).map(lambda v: str(v).encode()),
-    st.sampled_from(
-        [b"-1", b"-2", b"-01", b"1.5", b"1.", b".5", b"", b"123456789012", b"1e3", b"1 "]
-    ),
+    st.sampled_from([b"-1", b"-2", b"-01", b"1.5", b"1.", b".5", b"", b"123456789012", b"1e3", b"1 "]),
 )
 _line = st.builds(
     lambda n, v, t, gap, end: n + gap + v + gap + t + end,
@@ -87,13 +83,7 @@ def test_table_grows_and_keeps_ids(table: Any) -> None:
     assert t.get(b"other;a=1") == 5 and t.name(5) == names[5]
     assert t.add(b"new") == 70_000
     ids, times, values, odd, used = t.parse(b"other;a=1 2.50 10\nservers.host9.cpu -3 11\nx", 0)
-    assert (ids.tolist(), times.tolist(), values.tolist(), odd, used) == (
-        [5, 9],
-        [10, 11],
-        [2.5, -3.0],
-        [],
-        42,
-    )
+    assert (ids.tolist(), times.tolist(), values.tolist(), odd, used) == ([5, 9], [10, 11], [2.5, -3.0], [], 42)
 
 
 _few = st.sampled_from([b"a", b"b", b"a.b", b"c;x=1"])
@@ -158,8 +148,7 @@ def test_a_table_that_grows_forgets_what_is_gone(table: Any) -> None:
     blocks=st.lists(
         st.tuples(
             st.lists(
-                st.tuples(st.integers(0, 6), st.integers(-400, 1300), st.integers(-5, 5)),
-                max_size=25,
+                st.tuples(st.integers(0, 6), st.integers(-400, 1300), st.integers(-5, 5)), max_size=25
             ),
             st.sampled_from(["", "seal", "unseal", "drop", "assign"]),
             st.integers(0, 60),
@@ -197,12 +186,8 @@ def test_ring_twins_agree(rule: int, steps: int, blocks: list[Any]) -> None:
         for s in (0, 1):
             a, b = (
                 (
-                    ring.floor(s),
-                    ring.seal(s),
-                    ring.span(s),
-                    ring.written(s),
-                    ring.block(s, -50, 150).tobytes(),
-                    ring.count_block(s, -50, 150).tobytes() if s == 0 and rule == 3 else b"",
+                    ring.floor(s), ring.seal(s), ring.span(s), ring.written(s),
+                    ring.block(s, -50, 150).tobytes(), ring.count_block(s, -50, 150).tobytes() if s == 0 and rule == 3 else b"",
                     ring.gather(s, np.array([1, 0], np.int32), 3, 90).tobytes(),
                 )
                 for ring in rings

@@ -451,9 +451,7 @@ async def test_points_that_come_during_the_replay(make: Callable[..., Rig]) -> N
         assert await slots(rig, "a") == {0: expected}
 
 
-async def test_a_kill_anywhere_in_the_writing_of_a_merge(
-    make: Callable[..., Rig], tmp_path: Path
-) -> None:
+async def test_a_kill_anywhere_in_the_writing_of_a_merge(make: Callable[..., Rig], tmp_path: Path) -> None:
     """The journal's file ends at any byte of what the merge wrote: no point counts twice, none is lost."""
     rig = await with_flushed_chunk(make, SUM)
     await rig.kill()

@@ -21,9 +21,7 @@ from tgres_py.storage.postgres import PostgresStore
 
 NOW_S = 1_700_000_000 // 720 * 720
 OLD = BundleSpec((Archive(10, 360, 12), Archive(60, 240, 6)), Cf.AVERAGE, 0.0)
-LONGER = BundleSpec(
-    (Archive(10, 720, 18), Archive(60, 600, 10), Archive(300, 500, 8)), Cf.AVERAGE, 0.0
-)
+LONGER = BundleSpec((Archive(10, 720, 18), Archive(60, 600, 10), Archive(300, 500, 8)), Cf.AVERAGE, 0.0)
 COARSER = BundleSpec((Archive(60, 120, 12), Archive(300, 200, 6)), Cf.AVERAGE, 0.0)
 FINER = BundleSpec((Archive(5, 720, 24), Archive(60, 240, 6)), Cf.AVERAGE, 0.0)
 NAMES = [f"s.{i}" for i in range(5)]
@@ -504,3 +502,4 @@ async def test_what_was_planned_before_reads_where_it_was(
     assert np.array_equal(await rig.reader.fetch(ids, *window, OLD), before, equal_nan=True)
     after = await rig.reader.fetch(ids, 0, window[1] // 6, window[2] // 6 + 1, COARSER)
     assert (~np.isnan(after)).any(axis=1).all()
+

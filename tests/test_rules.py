@@ -312,9 +312,7 @@ def test_equals_carbons_search(patterns, names):
         assert pairs_of(spec) == (((60, 10080),) if number is None else ((1, number + 1),))
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"^odd\.", r"\.odd$", r"odd", r"odd[0-9]*$", r"[o]dd", "^a|odd"]
-)
+@pytest.mark.parametrize("pattern", [r"^odd\.", r"\.odd$", r"odd", r"odd[0-9]*$", r"[o]dd", "^a|odd"])
 def test_many_names_get_what_each_gets(pattern):
     """Names are looked at some hundreds at a time; one that a rule is for must not be missed among them."""
     rules = RuleSet([SchemaRule("odd", pattern, ((1, 60),))])

@@ -31,22 +31,7 @@ _pattern = st.one_of(
     st.lists(
         st.one_of(
             st.sampled_from(
-                [
-                    "*",
-                    "a*",
-                    "*b",
-                    "?",
-                    "??",
-                    "{a,b,cpu}",
-                    "{a*,ü}",
-                    "**",
-                    "[!a]*",
-                    "[a-c]",
-                    "",
-                    "*ü*",
-                    "\ud800",
-                    "{}",
-                ]
+                ["*", "a*", "*b", "?", "??", "{a,b,cpu}", "{a*,ü}", "**", "[!a]*", "[a-c]", "", "*ü*", "\ud800", "{}"]
             ),
             _element,
         ),
@@ -73,9 +58,7 @@ def _answer(method: Any, *args: Any) -> Any:
 @given(st.lists(_step, max_size=8), st.lists(_pattern, min_size=1, max_size=6))
 @settings(max_examples=400, deadline=None)
 @example([("add_many", ["a", "a.b", "a-b", "a.b.c", "ab"])], ["**", "**.**", "*.*", "**.b"])
-@example(
-    [("add_many", ["a.b.c"]), ("remove", "a.b.c"), ("add_many", ["a.b"])], ["**", "a.b", "a.b.c"]
-)
+@example([("add_many", ["a.b.c"]), ("remove", "a.b.c"), ("add_many", ["a.b"])], ["**", "a.b", "a.b.c"])
 def test_twins_agree(steps: list[Any], patterns: list[str]) -> None:
     native, pure = _tree.NameTree(), nametree.NameTree()
     names: list[str] = []
@@ -99,9 +82,7 @@ def test_twins_agree(steps: list[Any], patterns: list[str]) -> None:
     for pattern in patterns:
         assert native.find(pattern) == pure.find(pattern)
         for limit in (None, 2):
-            assert _answer(native.expand, pattern, limit, "x") == _answer(
-                pure.expand, pattern, limit, "x"
-            )
+            assert _answer(native.expand, pattern, limit, "x") == _answer(pure.expand, pattern, limit, "x")
 
 
 def test_lines_without_an_end_are_not_names() -> None:
@@ -158,10 +139,7 @@ def test_readers_while_one_call_adds_many_names() -> None:
             while not done.is_set() or not counts:
                 assert tree.expand("stay.*.x").tolist() == tree.expand("stay.**").tolist()
                 found = tree.find("more.*.*")
-                assert all(
-                    node.is_leaf and node.path == f"more.{node.id % 97}.y{node.id}"
-                    for node in found
-                )
+                assert all(node.is_leaf and node.path == f"more.{node.id % 97}.y{node.id}" for node in found)
                 counts.append(len(found))
         except BaseException as error:
             failures.append(error)

@@ -117,10 +117,7 @@ def send(kind: str, server: ServerProcess, payload: list[bytes]) -> None:
 
 async def flush(server: ServerProcess) -> None:
     connection = await asyncpg.connect(
-        host=str(server.data / "pg"),
-        port=int(SETTINGS.get("port", "5432")),
-        user="tgres",
-        database="postgres",
+        host=str(server.data / "pg"), port=int(SETTINGS.get("port", "5432")), user="tgres", database="postgres"
     )
     await connection.execute("NOTIFY tgres_flush")
     await connection.close()
@@ -158,9 +155,7 @@ def measure(work: str, with_flush: bool) -> None:
             if with_flush:
                 asyncio.run(flush(server))
                 time.sleep(1)
-                line += (
-                    f", {(until_idle(pid) - begin_cpu) / points * 1e6:.2f} with all chunks written"
-                )
+                line += f", {(until_idle(pid) - begin_cpu) / points * 1e6:.2f} with all chunks written"
             print(line, flush=True)
         finally:
             server.close()

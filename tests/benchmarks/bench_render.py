@@ -48,13 +48,7 @@ async def render(
 ) -> tuple[float, float, int]:
     """Milliseconds of all but the fetch, of the fetch, and the answer's bytes."""
     started = time.perf_counter()
-    pairs = [
-        ("target", target),
-        ("from", f"-{hours}h"),
-        ("now", str(NOW_S)),
-        ("format", "json"),
-        *extra,
-    ]
+    pairs = [("target", target), ("from", f"-{hours}h"), ("now", str(NOW_S)), ("format", "json"), *extra]
     request, output = parse_request(Params(pairs))
     plan = make_plan(request, source)
     planned = time.perf_counter()

@@ -40,9 +40,7 @@ def ask(server: ServerProcess, verb: str, **given: Any) -> list[dict[str, Any]]:
 
 def send(server: ServerProcess, series: int, at_s: int) -> None:
     with socket.create_connection(("127.0.0.1", server.ports["carbon"])) as connection:
-        connection.sendall(
-            b"".join(b"%b %d.5 %d\n" % (name(i), i % 997, at_s) for i in range(series))
-        )
+        connection.sendall(b"".join(b"%b %d.5 %d\n" % (name(i), i % 997, at_s) for i in range(series)))
 
 
 def stalls(server: ServerProcess) -> dict[str, float]:
@@ -78,9 +76,7 @@ def measure(series: int, rounds: int, to: str) -> None:
             begin, cpu = time.monotonic(), cpu_s(pid)
             rules = f"[all]\npattern = .*\nretentions = {to}\n"
             rows = ask(server, "plan", schemas=rules)
-            print(
-                f"plan: {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s; {rows[0]['series']:,} series"
-            )
+            print(f"plan: {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s; {rows[0]['series']:,} series")
 
             def go_on() -> None:
                 while not ended.wait(STEP_S):
@@ -101,20 +97,14 @@ def measure(series: int, rounds: int, to: str) -> None:
             *_, row = ask(server, "apply", schemas=rules)
             took = time.monotonic() - begin
             late = {k: v - before[k] for k, v in stalls(server).items()}
-            print(
-                f"apply: {row['state']}, {row['moved']:,} series in {took:.1f} s ({row['moved'] / took:,.0f}/s), "
-                f"{cpu_s(pid) - cpu:.1f} CPU-s, resident {resident(server):,.0f} MB"
-            )
+            print(f"apply: {row['state']}, {row['moved']:,} series in {took:.1f} s ({row['moved'] / took:,.0f}/s), "
+                  f"{cpu_s(pid) - cpu:.1f} CPU-s, resident {resident(server):,.0f} MB")
             print("loop later than:", {k: v for k, v in late.items() if v})
             renders.sort()
-            print(
-                f"renders: {len(renders)}, median {renders[len(renders) // 2] * 1000:.0f} ms, worst {renders[-1] * 1000:.0f} ms"
-            )
+            print(f"renders: {len(renders)}, median {renders[len(renders) // 2] * 1000:.0f} ms, worst {renders[-1] * 1000:.0f} ms")
             begin, cpu = time.monotonic(), cpu_s(pid)
             *_, row = ask(server, "undo", job=row["job"])
-            print(
-                f"undo: {row['state']} in {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s"
-            )
+            print(f"undo: {row['state']} in {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s")
         finally:
             ended.set()
             server.close()

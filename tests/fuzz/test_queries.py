@@ -25,28 +25,11 @@ from tgres_py.target.parser import parse_target
 START_S = 1_700_000_040
 NOW_S = START_S + 600
 
-_odd_numbers = st.sampled_from(
-    ["0", "-1", "1", "1e999", "nan", "inf", "-inf", "99999999999999999999", "1e-300", "0x1", ""]
-)
-_paths = st.sampled_from(
-    ["a.b", "a.*", "*", "**", "a.{b,c}", "a.[", "a.{", "", "no.such", "a.b;x=1", "é", "a.[z-a]"]
-)
+_odd_numbers = st.sampled_from(["0", "-1", "1", "1e999", "nan", "inf", "-inf", "99999999999999999999", "1e-300", "0x1", ""])
+_paths = st.sampled_from(["a.b", "a.*", "*", "**", "a.{b,c}", "a.[", "a.{", "", "no.such", "a.b;x=1", "é", "a.[z-a]"])
 _literals = st.one_of(
     st.sampled_from(
-        [
-            "'1min'",
-            "'-1h'",
-            "''",
-            "'sum'",
-            "'('",
-            "'a.*'",
-            "True",
-            "None",
-            "'0s'",
-            "'99999999y'",
-            "'a=b'",
-            "'a!=~('",
-        ]
+        ["'1min'", "'-1h'", "''", "'sum'", "'('", "'a.*'", "True", "None", "'0s'", "'99999999y'", "'a=b'", "'a!=~('"]
     ),
     _odd_numbers.filter(bool),
     st.integers(-5, 100).map(str),
@@ -55,9 +38,7 @@ _functions = st.sampled_from(sorted(functions()))
 targets = st.recursive(
     st.one_of(_paths, _literals),
     lambda inner: st.one_of(
-        st.tuples(_functions, st.lists(inner, max_size=4)).map(
-            lambda c: f"{c[0]}({','.join(c[1])})"
-        ),
+        st.tuples(_functions, st.lists(inner, max_size=4)).map(lambda c: f"{c[0]}({','.join(c[1])})"),
         st.tuples(_functions, st.lists(_literals, max_size=3)).map(
             lambda c: f"{c[0]}({','.join(['a.*', *c[1]])})"
         ),
@@ -69,17 +50,7 @@ times = st.one_of(
     _odd_numbers,
     st.text("0123456789+-:/ _,adhimnoprstuwyé", max_size=20),
     st.sampled_from(
-        [
-            "now",
-            "-1h",
-            "midnight",
-            "00:00_00000000",
-            "99991231",
-            "00010101",
-            "-99999999999y",
-            "now+999999999y",
-            "-1000years",
-        ]
+        ["now", "-1h", "midnight", "00:00_00000000", "99991231", "00010101", "-99999999999y", "now+999999999y", "-1000years"]
     ),
 )
 
@@ -171,9 +142,7 @@ class Api:
         return self
 
     async def _start(self) -> TestClient[Any, Any]:
-        client = TestClient(
-            TestServer(make_app(make_source(), FakeStatus(), DefaultHttpSettings()))
-        )
+        client = TestClient(TestServer(make_app(make_source(), FakeStatus(), DefaultHttpSettings())))
         await client.start_server()
         return client
 

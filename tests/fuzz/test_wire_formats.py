@@ -23,28 +23,12 @@ from tgres_py.statsd.settings import from_table
 
 NOW_S = 1_700_000_000
 
-_names = st.sampled_from(
-    [b"a.b", b"a;x=1", b"a;;=", b"", b"\xff", b"a\0b", b"refused.x", b"x" * 3_000]
-)
+_names = st.sampled_from([b"a.b", b"a;x=1", b"a;;=", b"", b"\xff", b"a\0b", b"refused.x", b"x" * 3_000])
 _numbers = st.sampled_from(
-    [
-        b"1",
-        b"-1",
-        b"nan",
-        b"-inf",
-        b"1e999",
-        b"1e308",
-        b"1_0",
-        b"0x1",
-        b"1" * 400,
-        b"9" * 19,
-        b"\xd9\xa3",
-    ]
+    [b"1", b"-1", b"nan", b"-inf", b"1e999", b"1e308", b"1_0", b"0x1", b"1" * 400, b"9" * 19, b"\xd9\xa3"]
 )
 _blanks = st.sampled_from([b" ", b"\t", b"  ", b"\r", b"\0", b"\x0b", b""])
-_lines = st.tuples(
-    _names, _blanks, _numbers, _blanks, _numbers, st.sampled_from([b"\n", b"\r\n", b""])
-)
+_lines = st.tuples(_names, _blanks, _numbers, _blanks, _numbers, st.sampled_from([b"\n", b"\r\n", b""]))
 texts = st.lists(st.one_of(_lines.map(b"".join), st.binary(max_size=30)), max_size=8).map(b"".join)
 
 _scalars = st.one_of(
@@ -53,19 +37,13 @@ _scalars = st.one_of(
 _objects = st.recursive(
     _scalars,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.tuples(inner, inner),
-        st.tuples(st.text(max_size=5), st.tuples(inner, inner)),
+        st.lists(inner, max_size=4), st.tuples(inner, inner), st.tuples(st.text(max_size=5), st.tuples(inner, inner))
     ),
     max_leaves=8,
 )
 _bodies = st.one_of(
     st.builds(pickle.dumps, _objects, st.integers(0, 5)),
-    st.builds(
-        lambda p, v: pickle.dumps([p], v),
-        st.tuples(st.text(max_size=5), st.tuples(_scalars, _scalars)),
-        st.integers(0, 5),
-    ),
+    st.builds(lambda p, v: pickle.dumps([p], v), st.tuples(st.text(max_size=5), st.tuples(_scalars, _scalars)), st.integers(0, 5)),
     st.binary(max_size=40),
 )
 
@@ -146,24 +124,9 @@ _statsd = st.lists(
         st.tuples(
             st.sampled_from([b"a", b"a;t=1", b"a,t=1", b"", b"_e{1,1}", b"_sc", b"\xff"]),
             st.sampled_from([b":", b"::", b"|"]),
-            st.sampled_from(
-                [
-                    b"1",
-                    b"-1",
-                    b"+1",
-                    b"1e999",
-                    b"-Infinity",
-                    b"nan",
-                    b"0x1",
-                    b"1" * 400,
-                    b"1:2:3",
-                    b"x",
-                ]
-            ),
+            st.sampled_from([b"1", b"-1", b"+1", b"1e999", b"-Infinity", b"nan", b"0x1", b"1" * 400, b"1:2:3", b"x"]),
             st.sampled_from([b"|c", b"|g", b"|ms", b"|s", b"|h", b"|d", b"|", b""]),
-            st.sampled_from(
-                [b"", b"|@0", b"|@0.0", b"|@1e999", b"|@.1", b"|@1.1.1", b"|@" + b"9" * 400]
-            ),
+            st.sampled_from([b"", b"|@0", b"|@0.0", b"|@1e999", b"|@.1", b"|@1.1.1", b"|@" + b"9" * 400]),
             st.sampled_from([b"", b"|#a:b", b"|#:", b"|T1", b"|T99999999999", b"|c:x"]),
         ).map(b"".join),
     ),

@@ -22,7 +22,7 @@ ITEMS_MAX = 200
 ANSWER_BYTES_MAX = 4 << 20
 SHELLS = ("bash", "zsh", "fish")
 # in bash: what ends in a dot or an equals sign goes on, so no space is to follow it
-NO_SPACE = "[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[.=] ]] && compopt -o nospace"
+NO_SPACE = '[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[.=] ]] && compopt -o nospace'
 DEFAULT_URL = "http://127.0.0.1:8080"
 _VALUE = re.compile(r"(?P<tag>[^=!~'\"]+)(?P<sign>!?=~?)(?P<value>[^'\"]*)")
 

@@ -43,15 +43,11 @@ BACKOFF_S = (0.25, 10.0)
 PROBE_S = 1.0  # while the store is away, queries ask for it this often
 PROBE_TIMEOUT_S = 0.5
 JOURNAL_WAIT_S = 5.0
-PRESSURE = (
-    0.8  # share of the ring's memory from which chunks are written without waiting for their pace
-)
+PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
-TOUCH_PARTIAL_S = (
-    6 * 3_600.0
-)  # where whole chunks are rarer than this, partial ones tell of last points, too
+TOUCH_PARTIAL_S = 6 * 3_600.0  # where whole chunks are rarer than this, partial ones tell of last points, too
 SETTLE_SEGMENTS = 8  # written together: half a second at most, and one wait for the journal
 INLINE_SLOTS = 1 << 16  # blocks up to this size are worked on in the loop's thread
 
@@ -106,12 +102,8 @@ class Flusher:
         self.merge_seconds = Histogram()
         self.checkpoint_seconds = Histogram()
         self._merger = LateMerger(self.registry, reader)
-        self._noticed: dict[
-            int, tuple[int, float]
-        ] = {}  # segment: (chunk, when its rows were seen)
-        self._fresh: dict[
-            int, tuple[int, float]
-        ] = {}  # segment: (points written, when) of partial rows
+        self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
+        self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
         self._late_since: float | None = None
         self._pressed = False  # whether memory was short at the last look
         self._doubt: tuple[int, Merge] | None = None  # number and outcome of a merge not confirmed
@@ -232,9 +224,7 @@ class Flusher:
             self.intake.journal_names()
             if other.any():
                 try:
-                    await take_over(
-                        self.intake, self.store, ids[other], rrd_ids[other], found[other]
-                    )
+                    await take_over(self.intake, self.store, ids[other], rrd_ids[other], found[other])
                 except BaseException:
                     registry.give_back(ids[other])
                     raise
@@ -464,9 +454,7 @@ class Flusher:
         if not at_once and clock.monotonic() - since < LATE_DELAY_S:
             return
         await self._settle_doubt()
-        left = (
-            self.intake.late_points
-        )  # those that come meanwhile must not keep the lock from others
+        left = self.intake.late_points  # those that come meanwhile must not keep the lock from others
         while self.intake.late and left > 0:
             # before they are taken, since it may give new ids to series whose points wait
             await self._create_series()
@@ -497,11 +485,7 @@ class Flusher:
                 late.ids, late.times, late.values, late.now_s, self.intake.limits.future_s_max
             )
             stored, overwritten = stored + s, overwritten + o
-            for at, reason in (
-                (too_old, Reason.TOO_OLD),
-                (future, Reason.FUTURE),
-                (unplaced, Reason.UNMATCHED),
-            ):
+            for at, reason in ((too_old, Reason.TOO_OLD), (future, Reason.FUTURE), (unplaced, Reason.UNMATCHED)):
                 if len(at):
                     rejected[reason] = rejected.get(reason, 0) + len(at)
             if s + o:
@@ -509,12 +493,7 @@ class Flusher:
                 for at in (below, too_old, future, unplaced):
                     taken[at] = False
                 left = Record(
-                    Kind.LATE,
-                    late.ids[below],
-                    late.times[below],
-                    late.values[below],
-                    late.now_s,
-                    late.seq,
+                    Kind.LATE, late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
                 )
                 landed.append(
                     Record(
@@ -528,9 +507,7 @@ class Flusher:
                 )
             if len(below):
                 rest.append(
-                    Late(
-                        late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
-                    )
+                    Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)
                 )
         # what is in the ring now must not be stored twice if the rest fails; the number must still be told
         batch[:] = rest or [Late(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0), 0, seq)]

@@ -181,9 +181,7 @@ def decode(kind: int, payload: bytes | memoryview) -> Record:
     return Record(Kind(kind), ids, times, values, now_s, seq, counts=counts)
 
 
-_ROTATE = Record(
-    Kind.FLOOR, np.empty(0, np.int32), now_s=-1
-)  # pending only: a new file from here on
+_ROTATE = Record(Kind.FLOOR, np.empty(0, np.int32), now_s=-1)  # pending only: a new file from here on
 
 
 @dataclass(slots=True)
@@ -309,7 +307,9 @@ class Journal:
         self._wake = threading.Condition()
         self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._fd = -1
-        self._sizes: dict[int, int] = {f.number: f.path.stat().st_size for f in self.old_files}
+        self._sizes: dict[int, int] = {
+            f.number: f.path.stat().st_size for f in self.old_files
+        }
         self._synced_size = 0  # of the current file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -329,9 +329,7 @@ class Journal:
         try:
             self._open_next()
         except OSError as e:
-            raise ConfigError(
-                f"the journal can't be written: {e}; give --data-dir another folder"
-            ) from None
+            raise ConfigError(f"the journal can't be written: {e}; give --data-dir another folder") from None
         self._thread.start()
 
     # -- appending ---------------------------------------------------------------------------
@@ -442,9 +440,7 @@ class Journal:
         """Waits until there is something to do; the full time while the disk makes trouble."""
         if self.failed:
             self._wake.wait_for(lambda: self._closing, seconds)
-        elif not (
-            self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0
-        ):
+        elif not (self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0):
             self._wake.wait(seconds)
 
     def _works_again(self) -> None:
@@ -498,9 +494,7 @@ class Journal:
             self._sync()
         number = self._number + 1
         head = _header(self.journal_id, self.incarnation, number)
-        fd = os.open(
-            self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600
-        )
+        fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             _write_all(fd, head)
             os.fdatasync(fd)

@@ -20,9 +20,7 @@ Floats = NDArray[np.float64]
 COUNTS_ARCHIVE = -1  # number under which the rule ``mean`` keeps the points of each finest slot
 
 
-def scatter(
-    rows: ChunkRows, position: NDArray[np.int64], step_s: int, from_slot: int, out: Floats
-) -> None:
+def scatter(rows: ChunkRows, position: NDArray[np.int64], step_s: int, from_slot: int, out: Floats) -> None:
     """Writes chunk rows into a matrix of slots: row r goes to out[position[r]], cut to the matrix."""
     width = rows.dp.shape[1]
     for start_s in np.unique(rows.start_s).tolist():
@@ -76,9 +74,7 @@ class Reader:
         places = self.registry.places(ids, bundle)
         spec, segments, columns, _ = places
         step_s = spec.archives[max(archive, 0)].step_s
-        stored: list[
-            tuple[NDArray[np.int64], int]
-        ] = []  # positions whose older slots are in the store
+        stored: list[tuple[NDArray[np.int64], int]] = []  # positions whose older slots are in the store
         straddling: list[tuple[NDArray[np.int64], int]] = []
         for segment in np.unique(segments[segments >= 0]).tolist():
             at = np.flatnonzero(segments == segment)
@@ -108,13 +104,7 @@ class Reader:
         return out
 
     def _from_ring(
-        self,
-        spec: BundleSpec,
-        archive: int,
-        segment: int,
-        columns: Ids,
-        from_slot: int,
-        until_slot: int,
+        self, spec: BundleSpec, archive: int, segment: int, columns: Ids, from_slot: int, until_slot: int
     ) -> Floats:
         ring = self.registry.ring
         if archive == 0:

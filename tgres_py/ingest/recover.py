@@ -314,10 +314,7 @@ async def _replay(
                 part = slice(at, at + POINTS_SLICE)
                 if record.kind == Kind.IMAGE:
                     intake.ring.assign(
-                        ids[part],
-                        times[part],
-                        values[part],
-                        None if counts is None else counts[part],
+                        ids[part], times[part], values[part], None if counts is None else counts[part]
                     )
                 else:
                     result.late += _store(
@@ -340,16 +337,14 @@ def _store(
     return len(late)
 
 
-def _requeue(intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], ours: bool) -> int:
+def _requeue(
+    intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], ours: bool
+) -> int:
     """Queues points for the merge; how many. Late ones of our own journal keep their number: the store
     knows by it whether they are merged, and they come before those of this run."""
     assert record.times is not None and record.values is not None
     late = Late(
-        ids[which],
-        record.times[which],
-        record.values[which],
-        record.now_s or clock.now_s(),
-        record.seq,
+        ids[which], record.times[which], record.values[which], record.now_s or clock.now_s(), record.seq
     )
     count = len(late)
     if ours and record.kind == Kind.LATE:

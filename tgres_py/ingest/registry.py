@@ -32,9 +32,7 @@ from tgres_py.storage.port import SeriesRows
 SEGMENT_SERIES_MAX = 4_096
 SEGMENT_SERIES_MIN = 64
 NAMES_PART = 1 << 16  # names of one journal record
-ALIASES_PER_SERIES = (
-    4  # other spellings that are remembered, on average; more are worked out each time
-)
+ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
 FORMER_S = 300.0  # a moved series' former place can be read this long
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
 NO_ROW = -(1 << 62)  # as a row: there was none, and won't be
@@ -82,9 +80,7 @@ class Registry:
         self.bundle_specs: list[BundleSpec] = []
         self.bundle_db_ids: list[int] = []  # 0: not yet in the store
         self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
-        self.rrd_id = np.zeros(
-            1024, np.int64
-        )  # by id; 0: no row yet; negative: that row is gone for good
+        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet; negative: that row is gone for good
         self.retired = np.zeros(1024, np.bool_)  # by id: has no name any more
         self.segment_bundle: list[int] = []
         self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
@@ -552,9 +548,7 @@ class Registry:
         self.tags.discard(np.array(list(last), np.int32))
         tagged = sorted((id_, new) for id_, new in last.items() if new is not None and ";" in new)
         if tagged:
-            self.tags.add(
-                [new for _, new in tagged], np.array([id_ for id_, _ in tagged], np.int32)
-            )
+            self.tags.add([new for _, new in tagged], np.array([id_ for id_, _ in tagged], np.int32))
 
     def names(self, ids: Ids) -> list[str]:
         first, last = (int(ids[0]), int(ids[-1])) if len(ids) else (0, -1)

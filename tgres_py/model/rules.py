@@ -118,10 +118,7 @@ class RuleSet:
     def match_many(self, names: Sequence[str]) -> list[BundleSpec]:
         """The bundle of each name (canonical). Equal bundles are the same object."""
         schemas, schema = self._schema_of.found(names), self._schema_of.otherwise
-        aggregations, aggregation = (
-            self._aggregation_of.found(names),
-            self._aggregation_of.otherwise,
-        )
+        aggregations, aggregation = self._aggregation_of.found(names), self._aggregation_of.otherwise
         specs = [self._spec(schema, aggregation)] * len(names)
         for i in schemas.keys() | aggregations.keys():
             specs[i] = self._spec(schemas.get(i, schema), aggregations.get(i, aggregation))

@@ -92,7 +92,9 @@ class Store(Protocol):
     async def load_trash(self, rrd_ids: NDArray[np.int64]) -> SeriesRows:
         """Those of the rows that are in the trash, in the order of rrd_id."""
 
-    async def touch_series(self, rrd_ids: NDArray[np.int64], last_s: NDArray[np.int64]) -> None:
+    async def touch_series(
+        self, rrd_ids: NDArray[np.int64], last_s: NDArray[np.int64]
+    ) -> None:
         """Notes when series last had a point (rrd.last_s), to some hours."""
 
     async def write_chunks(self, rows: Sequence[ChunkRows], late_seq: int | None = None) -> None:
