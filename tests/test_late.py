@@ -132,6 +132,44 @@ async def test_very_late_points_go_to_the_archive_that_covers_them(tmp_path: Pat
         clock.replace_source(None)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_points_that_wait_meet_the_ring_of_when_they_came(
+    tmp_path: Path, killed: bool
+) -> None:
+    """While the store is away the finest ring comes round: its new points take no place in the
+    rollup of a point that came before them."""
+    spec = BundleSpec(ARCHIVES, Cf.SUM, 0.0)
+    rig = await started(tmp_path, spec)
+    model = PlainSeries(spec)
+
+    def add(*points: tuple[int, float]) -> None:
+        rig.add([("a", NOW_S + after_s, value) for after_s, value in points])
+        for after_s, value in points:
+            model.add(NOW_S + after_s, value, rig.now_s)
+
+    store = rig.store
+    assert isinstance(store, MemoryStore)
+    try:
+        add((0, 1.0))
+        rig.now_s += 240
+        await rig.flusher.settle_until(NOW_S + 120)
+        store.away = True
+        add((10, 2.0))
+        rig.now_s += 400
+        add((600, 4.0), (610, 8.0))
+        if killed:
+            await rig.kill()
+        store.away = False
+        if killed:
+            await rig.start()
+        want = {s * 60 - NOW_S: v for s, v in model.read(1).items()}
+        assert await read(rig, "a", 1) == want == {0: 3.0, 600: 12.0}
+        assert rig.intake.ledger.balance == 0
+    finally:
+        rig.journal.close()
+        clock.replace_source(None)
+
+
 async def test_one_batch_for_many_series_and_bundles(tmp_path: Path) -> None:
     """Bundles of other steps and rules in one batch, series in any order, many points a slot."""
     specs = {

@@ -132,9 +132,6 @@ class Ingest(RuleBasedStateMachine):
 
     @rule(seconds=pauses)
     def wait(self, seconds: int) -> None:
-        # points that wait for the store meet it as it is when it is back: the model knows no such wait
-        if self.store.away and self.rig.intake.late:
-            return
         self.rig.now_s += seconds
 
     # -- what the flusher does -----------------------------------------------------------------

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py import clock
 from tgres_py.ingest.intake import Late
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader
 from tgres_py.ingest.registry import Registry
@@ -26,25 +25,29 @@ from tgres_py.storage.port import ChunkRows
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 
+FAR_PAST_S = -(1 << 61)  # as when a point came: none did
+
 
 @dataclass(slots=True)
 class Changes:
-    """Points on their way into one archive, in order of arrival."""
+    """Points on their way into one archive, in order of arrival. ``came_s``: when they came, int64."""
 
     ids: Ids
     slots: Longs
     values: Floats
+    came_s: Longs
 
     def then(self, other: Changes) -> Changes:
         return Changes(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.slots, other.slots]),
             np.concatenate([self.values, other.values]),
+            np.concatenate([self.came_s, other.came_s]),
         )
 
 
 def no_changes() -> Changes:
-    return Changes(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0))
+    return Changes(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
 
 
 @dataclass(slots=True)
@@ -110,7 +113,8 @@ class LateMerger:
         ids = np.concatenate([late.ids for late in batch])
         times = np.concatenate([late.times for late in batch])
         values = np.concatenate([late.values for late in batch])
-        ages = np.concatenate([late.now_s - late.times for late in batch])
+        came_s = np.repeat([late.now_s for late in batch], [len(late) for late in batch])
+        ages = came_s - times
         bundles = self._registry.bundle_of[ids]
         result.rejected[Reason.UNMATCHED] += int((bundles < 0).sum())
         for bundle in np.unique(bundles[bundles >= 0]).tolist():
@@ -121,7 +125,8 @@ class LateMerger:
             for number, archive in enumerate(spec.archives):
                 direct = mine & (ages > younger) & (ages <= archive.retention_s)
                 younger = archive.retention_s
-                changes = Changes(ids[direct], times[direct] // archive.step_s, values[direct])
+                slots = times[direct] // archive.step_s
+                changes = Changes(ids[direct], slots, values[direct], came_s[direct])
                 rolled = await self._archive(spec, number, rolled, changes, result)
             result.rejected[Reason.TOO_OLD] += int((mine & (ages > younger)).sum())
         return result
@@ -144,48 +149,56 @@ class LateMerger:
         is_direct = np.arange(len(changes.ids)) >= len(rolled.ids)
         for window in np.unique(windows).tolist():
             at = np.flatnonzero(windows == window)
-            part = Changes(changes.ids[at], changes.slots[at], changes.values[at])
-            unique, row = np.unique(part.ids, return_inverse=True)
+            unique, row = np.unique(changes.ids[at], return_inverse=True)
             first = int(parents[at].min()) * factor
             end = (int(parents[at].max()) + 1) * factor
             known = await self._reader.fetch(unique, number, first, end)
             rule = spec.on_duplicate if number == 0 else OnDuplicate.LAST
-            column = part.slots - first
+            column = changes.slots[at] - first
             counts = None
             if rule == OnDuplicate.MEAN:
                 counts = np.nan_to_num(
                     await self._reader.fetch(unique, COUNTS_ARCHIVE, first, end), nan=0.0
                 )
-            stored = apply(rule, known, row, column, part.values, is_direct[at], counts)
+            stored = apply(rule, known, row, column, changes.values[at], is_direct[at], counts)
             result.stored += stored
             result.overwritten += int(is_direct[at].sum()) - stored
             cells = np.unique(np.stack([row, column]), axis=1)
             self._note(spec, number, unique, cells, first, known, counts, written)
             if not last:
-                await self._forget_reused(spec, number, unique, first, known)
+                came_s = np.full((len(unique), known.shape[1] // factor), FAR_PAST_S)
+                np.maximum.at(came_s, (row, parents[at] - first // factor), changes.came_s[at])
+                await self._forget_reused(spec, number, unique, first, known, came_s)
                 coarse = rollup(np.ascontiguousarray(known.T), factor, spec.cf, spec.xff)
-                up = np.unique(np.stack([row, parents[at] - first // factor]), axis=1)
+                up = np.stack(np.nonzero(came_s != FAR_PAST_S))
                 value = coarse[up[1], up[0]]
                 ok = ~np.isnan(value)
                 step_s = spec.archives[number + 1].step_s
                 slots = up[1] + first // factor
                 ok &= (slots + 1) * step_s <= self._floors_s(unique)[up[0]]
-                further = further.then(Changes(unique[up[0]][ok], slots[ok], value[ok]))
+                when_s = came_s[up[0], up[1]]
+                further = further.then(Changes(unique[up[0]][ok], slots[ok], value[ok], when_s[ok]))
         result.rows += written.rows(spec, number)
         return further
 
     async def _forget_reused(
-        self, spec: BundleSpec, number: int, ids: Ids, first: int, known: Floats
+        self, spec: BundleSpec, number: int, ids: Ids, first: int, known: Floats, came_s: Longs
     ) -> None:
-        """At the edge of the retention: slots whose place in whisper's ring a newer one has taken don't
-        count in a rollup any more, though the store still has them."""
+        """At the edge of the retention: slots whose place in whisper's ring a newer one had taken when the
+        points came don't count in their rollup any more, though the store still has them.
+
+        ``came_s``: int64 (n_series, n_parents), when the last point of each coarser slot came. Points may
+        have waited for the store since; what took places meanwhile changes nothing.
+        """
         archive = spec.archives[number]
-        reused = max(0, clock.now_s() // archive.step_s + 1 - archive.size - first)
-        n = min(known.shape[1], reused)
+        edges = came_s // archive.step_s + 1 - archive.size
+        n = int(min(known.shape[1], edges.max() - first))
         if n > 0:
+            edge_of = np.repeat(edges, known.shape[1] // edges.shape[1], axis=1)
+            reused = np.arange(first, first + n) < edge_of[:, :n]
             start = first + archive.size
             newer = await self._reader.fetch(ids, number, start, start + n)
-            known[:, :n][~np.isnan(newer)] = np.nan
+            known[:, :n][reused & ~np.isnan(newer)] = np.nan
 
     def _note(
         self,
