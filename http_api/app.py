@@ -27,6 +27,7 @@ from http_api.meters import Meters, metering
 from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
 from http_api.tags import Tags, TagSettings, wrong_method
+from http_api.tokens import TokenCheck
 from tgres_py.errors import TgresError
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import Source
@@ -80,6 +81,7 @@ def make_app(
     admin: Admin | None = None,
     meters: Meters | None = None,
     access: Callable[[], Access] = Access,
+    tokens: TokenCheck | None = None,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
     other nodes, and ends them with itself. ``access`` is asked at each request.
@@ -94,7 +96,7 @@ def make_app(
         workers.shutdown(wait=False, cancel_futures=True)
         drawer.shutdown(wait=False, cancel_futures=True)
 
-    middlewares = [errors_as_text, metering(meters), guarding(access)]
+    middlewares = [errors_as_text, metering(meters), guarding(access, tokens or TokenCheck())]
     app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_workers)
     app.on_response_prepare.append(sharing(access))

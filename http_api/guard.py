@@ -2,7 +2,7 @@
 
 With a token, every request but those of OPEN needs it: ``Authorization: Bearer TOKEN``, or basic auth with
 any user and the token as password (what Grafana's data source, curl's -u and browsers send). /admin has
-a token of its own, which opens the rest, too. Tokens are compared in constant time.
+a token of its own, which opens the rest, too; without that token there is no /admin.
 
 CORS is off without origins: no header is sent, and browsers keep answers from other pages.
 """
@@ -10,10 +10,6 @@ CORS is off without origins: no header is sent, and browsers keep answers from o
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +18,7 @@ from aiohttp import web
 
 from http_api.gate import gate_of
 from http_api.reply import reply_error
-
-log = logging.getLogger(__name__)
+from http_api.tokens import TokenCheck
 
 # Load balancers and supervisors ask these; they say nothing but "ok" or why not.
 OPEN = frozenset(("/healthz", "/readyz"))
@@ -47,7 +42,7 @@ class Access:
     body_s: float = 15.0
 
 
-def guarding(access: Callable[[], Access]) -> Any:
+def guarding(access: Callable[[], Access], tokens: TokenCheck) -> Any:
     """A middleware that stands outside of all others; ``access`` is asked at each request."""
 
     @web.middleware
@@ -59,9 +54,8 @@ def guarding(access: Callable[[], Access]) -> Any:
         try:
             if (preflight := _preflight(request, rules)) is not None:
                 return preflight
-            if not _may(request, rules):
-                log.warning("http: %s: no token, or a wrong one", request.remote)
-                return _refusal()
+            if (refusal := _refusal(request, rules, tokens)) is not None:
+                return refusal
             if request.can_read_body and not await _body_came(request, rules.body_s):
                 if gate is not None:
                     gate.counts.timed_out += 1
@@ -89,39 +83,15 @@ async def _body_came(request: web.Request, seconds: float) -> bool:
     return True
 
 
-def _may(request: web.Request, rules: Access) -> bool:
-    if not rules.token or request.path in OPEN or _is_admin(request.path):
-        return True
-    given = given_token(request.headers.get("Authorization", "")).encode("utf-8", "replace")
-    tokens = [rules.token, *([rules.admin_token] if rules.admin_token else [])]
-    return any(hmac.compare_digest(given, token.encode()) for token in tokens)
-
-
-def _is_admin(path: str) -> bool:
-    return path == "/admin" or path.startswith("/admin/")
-
-
-def given_token(header: str) -> str:
-    """The token of a header Authorization; empty when it holds none."""
-    scheme, _, text = header.partition(" ")
-    if scheme.lower() == "bearer":
-        return text.strip()
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        user = base64.b64decode(text.strip(), validate=True).decode("utf-8")
-    except (binascii.Error, ValueError):
-        return ""
-    return user.partition(":")[2]
-
-
-def _refusal() -> web.Response:
-    return reply_error(
-        401,
-        "a token is needed: Authorization: Bearer TOKEN, or basic auth with it as password "
-        "(setting http_token)",
-        {"WWW-Authenticate": 'Basic realm="tgres", charset="UTF-8"'},
-    )
+def _refusal(request: web.Request, rules: Access, tokens: TokenCheck) -> web.Response | None:
+    """The answer to a request that may not be answered otherwise."""
+    if request.path in OPEN:
+        return None
+    if request.path == "/admin" or request.path.startswith("/admin/"):
+        if not rules.admin_token:
+            return reply_error(404, "Not Found")
+        return tokens.operator(request, rules.admin_token)
+    return tokens.reader(request, rules.token, rules.admin_token) if rules.token else None
 
 
 def _preflight(request: web.Request, rules: Access) -> web.Response | None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from http_api import admin as http_admin
 from http_api.app import make_app
+from http_api.guard import Access
 from http_api.meters import Meters
 from tests.fake_source import FakeSource
 from tests.test_cli_http import Ready
@@ -86,7 +87,7 @@ class Api:
 
     def __init__(self) -> None:
         self.verbs = Verbs()
-        self.token: str | None = TOKEN
+        self.token = TOKEN
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -100,8 +101,9 @@ class Api:
         app = make_app(
             FakeSource(),
             Ready(),
-            admin=http_admin.Admin(self.verbs, lambda: self.token),
+            admin=http_admin.Admin(self.verbs),
             meters=self.meters,
+            access=lambda: Access(admin_token=self.token),
         )
         self.runner = web.AppRunner(app)
         await self.runner.setup()
@@ -206,7 +208,7 @@ def test_without_the_token_nothing_runs(api: Api) -> None:
     for token in ("", "wrong", TOKEN[:-1], TOKEN + "x"):
         with pytest.raises(BadRequest, match="token"):
             list(run_verb(Target(api.url, token), "tests.count", {}))
-    api.token = None
+    api.token = ""
     try:
         with pytest.raises(BadRequest, match="has no operator verbs"):
             list(run_verb(Target(api.url, TOKEN), "tests.count", {}))

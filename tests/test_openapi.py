@@ -53,7 +53,7 @@ class Verbs:
 
 def test_every_route_is_described_and_nothing_else() -> None:
     routes = defaultdict(set)
-    app = make_app(source(), FakeStatus(), admin=Admin(Verbs(), lambda: None))
+    app = make_app(source(), FakeStatus(), admin=Admin(Verbs()))
     for route in app.router.routes():
         assert route.resource is not None
         path = re.sub(r"\{(\w+):.*?\}", r"{\1}", route.resource.canonical).rstrip("/") or "/"

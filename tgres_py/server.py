@@ -28,6 +28,7 @@ from http_api.gate import GateLimits
 from http_api.guard import Access
 from http_api.listen import HttpListener
 from http_api.meters import Meters
+from http_api.tokens import TokenCheck
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py import clock, config_sources, metrics
@@ -242,6 +243,7 @@ class Server:
             name: Networks(texts) for name, texts in _allow_lists(settings).items()
         }
         self.meters: Meters = Meters()
+        self.tokens: TokenCheck = TokenCheck()
         self.runtime: Runtime = Runtime()
         self.ended = asyncio.Event()  # somebody wants the server to stop
         self.failure: ConfigError | None = None  # why it ended by itself
@@ -339,10 +341,15 @@ class Server:
                     settings.cluster_peers, settings.cluster_timeout_s, settings.response_bytes_max
                 )
             verbs = AdminVerbs(Admin(self.store, self))
-            admin = AdminApi(verbs, lambda: self.settings.admin_secret)
-            status = ServerStatus(self)
             app = make_app(
-                self.source, status, settings, self.cluster, admin, self.meters, self._access
+                self.source,
+                ServerStatus(self),
+                settings,
+                self.cluster,
+                AdminApi(verbs),
+                self.meters,
+                self._access,
+                self.tokens,
             )
             self.http = HttpListener(app, self._gate_limits(), self._tls_of("http"))
             await self.http.start(*settings.http)

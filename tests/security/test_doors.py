@@ -216,7 +216,7 @@ def basic(text: str) -> str:
         ("/version", basic(TOKEN), 401),
         ("/version", "Basic ???", 401),
         ("/healthz/", None, 401),
-        ("/admin", f"Bearer {TOKEN}", 404),  # no admin verbs in this application
+        ("/admin/", f"Bearer {ADMIN}", 404),  # no admin verbs in this application
     ],
 )
 async def test_the_token_of_http(path: str, authorization: str | None, status: int) -> None:

@@ -75,6 +75,14 @@ GROUPS = (
                 ("reason",),
             ),
             Declared(
+                "tgres_http_tokens_refused_total",
+                Kind.COUNTER,
+                "Requests without the token that they need: missing, wrong, or limited (a wrong one from an address that "
+                "sent too many, answered 429).",
+                lambda s: [((why,), n) for why, n in s.tokens.refused.items()],
+                ("why",),
+            ),
+            Declared(
                 "tgres_http_response_bytes_total",
                 Kind.COUNTER,
                 "Bytes of answers' bodies as they were sent, of long ones with their headers.",
