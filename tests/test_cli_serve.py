@@ -129,7 +129,7 @@ def test_what_the_readme_tries_out(server: Server, tmp_path: Path) -> None:
 
     (tmp_path / "s.conf").write_text("[a]\npattern = ^a\\.\nretentions = 5s:1h,7s:1d\n")
     server.process.send_signal(signal.SIGHUP)
-    server.until(r"ERROR .*s\.conf, line 3.*7 s.*old rules")
+    server.until(r"ERROR .*s\.conf, line 3.*7 s.*as before")
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(WAIT_S) == 0
     server.until(r"stopped")

@@ -584,20 +584,24 @@ class Server:
                 log.warning("the kernel dropped %d datagrams: the socket's buffer was full", lost)
 
     def reload(self) -> None:
-        """SIGHUP: reads the retention rules again; they hold for new series."""
+        """SIGHUP: reads the settings again and takes over those that may change: rules (for new series), tokens,
+        allow-lists, origins, certificate, log level, statsd's. Open connections go on.
+        """
         try:
             settings, waiting = config_sources.reload(self.settings)
             rules = settings.rule_set()
         except ConfigError as e:
-            log.error("reload: %s; going on with the old rules", e)
+            log.error("reload: %s; going on as before", e)
             return
         self._reload_doors(settings)
         if self.statsd is not None:
             table, given = settings.statsd_table, settings.statsd_given_table
             self._spawn(self.statsd.reconfigure(table, given), "statsd-reload")
+        if settings.log_level != self.settings.log_level:
+            logging.getLogger().setLevel(settings.log_level.upper())
         self.settings = settings
         self.registry.match_many = rules.match_many
-        log.info("retention rules reloaded")
+        log.info("reloaded: retention rules, tokens, networks, certificate")
         if waiting:
             log.warning("these settings changed but need a restart: %s", ", ".join(waiting))
 
@@ -605,7 +609,12 @@ class Server:
         """Certificate and allow-lists hold for new connections and datagrams; open ones go on."""
         for name, texts in _allow_lists(settings).items():
             self.allowed[name].change(texts)
-        if self.tls is not None and settings.tls_cert is not None:
+        if self.tls is None:
+            if settings.tls_cert is not None:
+                log.warning("reload: tls_cert is new; TLS begins with a restart")
+        elif settings.tls_cert is None:
+            log.warning("reload: tls_cert is gone; TLS goes on with the old certificate")
+        else:
             try:
                 self.tls.reload(settings.tls_cert, settings.tls_key)
             except ConfigError as e:

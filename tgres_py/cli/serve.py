@@ -20,7 +20,7 @@ log = logging.getLogger("tgres")
 @click.command()
 @setting_options()
 def serve(config_file: str | None, **options: Any) -> None:
-    """Run the server until SIGTERM or SIGINT; SIGHUP reads the retention rules again.
+    """Run the server until SIGTERM or SIGINT; SIGHUP reads the settings again.
 
     Every setting is an option here, a key of the TOML file and a variable TGRES_… of the environment.
     """
