@@ -1,7 +1,7 @@
-"""What stands between a socket and aiohttp: who may connect, how many, and how slowly they may ask.
+"""What stands between a socket and aiohttp: how many may connect, and how slowly they may ask.
 
-Each connection's protocol is a ``Gate`` that hands everything on to aiohttp's own. A connection from a
-network that isn't allowed, or one too many, is closed before a byte of it is read. A client has
+Each connection's protocol is a ``Gate`` that hands everything on to aiohttp's own. One connection too many is closed
+before a byte of it is read (one from a network that isn't allowed doesn't come here). A client has
 ``read_s`` to send the head of a request, from its first byte on (the first request's from the
 connection on), so that many slow ones can't hold all connections (slow loris); between requests aiohttp's
 ``keepalive_timeout`` holds. the guard sees to bodies.
@@ -16,7 +16,7 @@ from typing import cast
 
 from aiohttp import web
 
-from tgres_py.model.networks import Networks, host_of
+from tgres_py.model.networks import Networks
 
 TIMEOUT_ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -41,7 +41,6 @@ class GateCounts:
 
     open: int = 0
     accepted: int = 0
-    forbidden: int = 0  # by the allow-list
     refused: int = 0  # beyond connections_max
     timed_out: int = 0  # requests whose head or body didn't come
 
@@ -63,10 +62,6 @@ class Gate(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)
         counts = self.counts
-        if host_of(stream.get_extra_info("peername")) not in self._limits.allowed:
-            counts.forbidden += 1
-            stream.abort()
-            return
         if counts.open >= self._limits.connections_max:
             counts.refused += 1
             stream.abort()

@@ -17,9 +17,9 @@ from collections.abc import Callable
 
 from receivers import tcp, udp
 from receivers.sink import Data, NameRegistry, Sink, WireFormat
-from receivers.sockets import bind_all, bind_unix
 from tgres_py.errors import ConfigError
 from tgres_py.model.points import Parsed, empty_block
+from tgres_py.sockets import bind_all, bind_unix
 from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.statsd.parser import LINE_BYTES_MAX
 

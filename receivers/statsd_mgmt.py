@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
 
-from receivers.sockets import address_of, bind_all
 from tgres_py import clock
-from tgres_py.model.networks import Networks, host_of
+from tgres_py.accept import Acceptor
+from tgres_py.model.networks import Networks
+from tgres_py.sockets import bind_all
 from tgres_py.statsd.mgmt import Management
 
 CONNECTIONS_MAX = 32
@@ -23,29 +25,38 @@ COMMAND_BYTES_MAX = 65_536
 class MgmtListener:
     """One listening address. ``refused`` counts connections beyond the limit since the start."""
 
-    def __init__(self, management: Management, allowed: Networks) -> None:
-        self.forbidden = 0  # by the allow-list
-        self._allowed = allowed
-        self.address: tuple[str, int] = ("", 0)
+    def __init__(
+        self,
+        name: str,
+        management: Management,
+        allowed: Networks,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.refused = 0
+        self.acceptor = Acceptor(name, self._connection, allowed, tls)
         self._management = management
-        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listen(self, sockets: list[socket.socket]) -> None:
-        self.address = address_of(sockets[0])
-        for sock in sockets:
-            self._servers.append(
-                await asyncio.start_server(self._serve, sock=sock, limit=COMMAND_BYTES_MAX)
-            )
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) that it listens on."""
+        return self.acceptor.address
+
+    def listen(self, sockets: list[socket.socket]) -> None:
+        """Takes the bound sockets over and accepts connections on them."""
+        self.acceptor.listen(sockets)
 
     def close(self) -> None:
         """Stops listening."""
-        for server in self._servers:
-            server.close()
+        self.acceptor.close()
+
+    def _connection(self) -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(COMMAND_BYTES_MAX)
+        return asyncio.StreamReaderProtocol(reader, self._serve)
 
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Ends the connections, open answers too."""
+        self.acceptor.abort()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -53,10 +64,6 @@ class MgmtListener:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if host_of(writer.get_extra_info("peername")) not in self._allowed:
-            self.forbidden += 1
-            writer.close()
-            return
         if len(self._tasks) >= CONNECTIONS_MAX:
             self.refused += 1
             writer.close()
@@ -82,9 +89,14 @@ class MgmtListener:
 
 
 async def start(
-    name: str, host: str, port: int, management: Management, allowed: Networks | None = None
+    name: str,
+    host: str,
+    port: int,
+    management: Management,
+    allowed: Networks | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> MgmtListener:
     """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound."""
-    listener = MgmtListener(management, allowed or Networks())
-    await listener.listen(bind_all(name, host, port, socket.SOCK_STREAM))
+    listener = MgmtListener(name, management, allowed or Networks(), tls)
+    listener.listen(bind_all(name, host, port, socket.SOCK_STREAM))
     return listener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ class StatsdService:
         mgmt: tuple[str, int] | None,
         streams: StreamLimits,
         udp_limits: udp.UdpLimits,
+        mgmt_tls: ssl.SSLContext | None = None,
     ) -> dict[str, Opened]:
         """Opens all listeners, by their labels in metrics; ConfigError when one of them can't be."""
         opened: dict[str, Opened] = {}
@@ -64,7 +66,7 @@ class StatsdService:
                 opened[name] = await self._open(name, server, streams, udp_limits, not datagrams)
             if mgmt:
                 opened["statsd_mgmt"] = await statsd_mgmt.start(
-                    "statsd_mgmt", *mgmt, self.management, udp_limits.allowed
+                    "statsd_mgmt", *mgmt, self.management, udp_limits.allowed, mgmt_tls
                 )
         except BaseException:
             for listener in opened.values():

@@ -10,30 +10,23 @@ selector loops, uvloop), not one that holds on to it while it waits (Windows' pr
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 import ssl
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from receivers.sink import Sink, WireFormat
-from receivers.sockets import BACKLOG, address_of, bind_all
 from tgres_py import clock
+from tgres_py.accept import Acceptor
 from tgres_py.measure import QUICK_S, Histogram
-from tgres_py.model.networks import Networks, host_of
+from tgres_py.model.networks import Networks
 from tgres_py.model.points import Parsed, Reason, empty_block
-from tgres_py.tls import HANDSHAKE_S
-
-log = logging.getLogger("tgres.tcp")
+from tgres_py.sockets import bind_all
 
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
 SAMPLE_BYTES_MAX = 120
 DRAIN_QUIET_S = 0.05
-ACCEPT_AT_ONCE = 128  # connections between two turns of the loop
-ACCEPT_AGAIN_S = 1.0  # after the system refused one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +54,8 @@ class Totals:
 class TcpListener:
     """One listening address.
 
-    ``accepted``, ``refused``, ``forbidden``, ``reads``, ``bytes`` count connections, reads and what was read since the
-    start; ``busy``: seconds that the event loop was held by what was read at a time.
+    ``accepted``, ``refused``, ``reads``, ``bytes`` count connections, reads and what was read since the start (those that
+    the allow-list kept out are the ``acceptor``'s); ``busy``: seconds that the event loop was held by what was read at a time.
     """
 
     def __init__(
@@ -75,82 +68,34 @@ class TcpListener:
         self.totals = totals
         self.accepted = 0
         self.refused = 0
-        self.forbidden = 0  # by the allow-list
         self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
         self.reads = 0
         self.bytes = 0
         self.busy = Histogram(QUICK_S)
         self.connections: set[Connection] = set()
-        self.address: tuple[str, int] = ("", 0)
+        self.acceptor = Acceptor(name, lambda: Connection(self), limits.allowed, limits.tls)
         self._waiting = False
-        self._sockets: list[socket.socket] = []
-        self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
         self._idle_check: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """(host, port) that it listens on; of a unix socket (path, 0)."""
+        return self.acceptor.address
 
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
-        self.address = address_of(sockets[0])
-        self._sockets = sockets
-        loop = asyncio.get_running_loop()
-        for sock in sockets:
-            self._listen_on(loop, sock)
+        self.acceptor.listen(sockets)
         if self.limits.idle_s > 0:
-            self._schedule_idle_check(loop)
-
-    # asyncio's own server drops connections that it has accepted in the turn of the loop in which it is closed; their
-    # senders may have sent all they had and gone. So accepting is done here.
-
-    def _listen_on(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        if sock.fileno() >= 0:
-            loop.add_reader(sock, self._accept, loop, sock, ACCEPT_AT_ONCE)
-
-    def _accept(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: int) -> None:
-        for _ in range(most):
-            try:
-                connection, peer = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no file descriptors, no memory: not better at once
-                log.error("%s can't accept connections: %s", self.name, error.strerror)
-                loop.remove_reader(sock)
-                loop.call_later(ACCEPT_AGAIN_S, self._listen_on, loop, sock)
-                return
-            if host_of(peer) not in self.limits.allowed:
-                self.forbidden += 1
-                connection.close()
-                continue
-            connection.setblocking(False)
-            task = loop.create_task(self._join(loop, connection))
-            self._joining.add(task)
-            task.add_done_callback(self._joining.discard)
-
-    async def _join(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-        tls: dict[str, Any] = {}
-        if self.limits.tls is not None and connection.family != socket.AF_UNIX:
-            tls = {"ssl": self.limits.tls, "ssl_handshake_timeout": HANDSHAKE_S}
-        try:
-            await loop.connect_accepted_socket(lambda: Connection(self), connection, **tls)
-        except OSError as error:  # a failed handshake, mostly
-            log.debug("%s: connection refused: %s", self.name, error)
-            connection.close()
+            self._schedule_idle_check(asyncio.get_running_loop())
 
     def close(self) -> None:
         """Stops listening; open connections are read on, those that wait for being accepted as well."""
-        loop = asyncio.get_running_loop()
-        while self._sockets:
-            sock = self._sockets.pop()
-            self._accept(loop, sock, BACKLOG)
-            loop.remove_reader(sock)
-            sock.close()
-        if self.address[1] == 0:  # a unix socket's file
-            with suppress(OSError):
-                os.unlink(self.address[0])
+        self.acceptor.close()
 
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Reads until nothing more comes (or the time is over), then closes the connections."""
         deadline = clock.monotonic() + timeout_s
-        if self._joining:
-            await asyncio.wait(self._joining, timeout=timeout_s)
+        await self.acceptor.joined(timeout_s)
         seen = -1
         while self.connections and clock.monotonic() < deadline:
             if seen == self.reads and not self._waiting:
@@ -159,8 +104,7 @@ class TcpListener:
             await asyncio.sleep(DRAIN_QUIET_S)
         if self._idle_check:
             self._idle_check.cancel()
-        for task in self._joining:
-            task.cancel()
+        self.acceptor.abort()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)

@@ -20,12 +20,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from receivers.sink import Parse, Sink
-from receivers.sockets import address_of, bind_all
 from tgres_py import clock
 from tgres_py.kernels import udp as kernel
 from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.networks import Networks
 from tgres_py.model.points import Parsed, Reason, empty_block
+from tgres_py.sockets import address_of, bind_all
 
 SO_RCVBUFFORCE = 33  # Linux; lets root exceed net.core.rmem_max
 # What one small datagram takes of the receive buffer (skb and its bookkeeping), and the rate to hold out.

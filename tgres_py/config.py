@@ -196,7 +196,7 @@ class Settings(BaseModel):
     )
     tls_listeners: Names = _setting(
         ("http",),
-        "who speaks TLS (TCP only) when there is a certificate: http, carbon, pickle, statsd",
+        "who speaks TLS (TCP only) when there is a certificate: http, carbon, pickle, statsd, statsd_mgmt",
     )
     http_allow: Networks = _setting(
         (),

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from tgres_py.model.networks import parse_networks
 
 TOKEN_CHARS_MIN = 16
-TLS_LISTENERS = ("http", "carbon", "pickle", "statsd")
+TLS_LISTENERS = ("http", "carbon", "pickle", "statsd", "statsd_mgmt")
 
 
 class Address(NamedTuple):

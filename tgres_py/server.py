@@ -83,7 +83,8 @@ HOUSEKEEPING_S = 3_600.0
 class Listener(Protocol):
     """What the receivers' transports have in common."""
 
-    address: tuple[str, int]
+    @property
+    def address(self) -> tuple[str, int]: ...
 
     def close(self) -> None: ...
 
@@ -403,6 +404,7 @@ class Server:
             settings.statsd_mgmt,
             StreamLimits(tcp_limits, totals),
             self._udp_limits("statsd"),
+            self._tls_of("statsd_mgmt"),
         )
         for name, task in self.statsd.tasks().items():
             self._spawn(task, name)

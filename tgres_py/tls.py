@@ -8,6 +8,7 @@ from pathlib import Path
 from tgres_py.errors import ConfigError
 
 HANDSHAKE_S = 10.0  # a connection that isn't encrypted by then is closed
+FAREWELL_S = 5.0  # that a peer has to say that it has seen the end
 
 
 class Tls:

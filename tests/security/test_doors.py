@@ -99,7 +99,7 @@ async def test_carbon_takes_no_connection_from_elsewhere() -> None:
     try:
         _, writer = await asyncio.open_connection(*listener.address)
         writer.write(b"a 1 100\n")
-        await until(lambda: listener.forbidden == 1)
+        await until(lambda: listener.acceptor.forbidden == 1)
         writer.close()
         assert not sink.points
         allowed.change(["127.0.0.0/8"])  # as a reload does
@@ -289,7 +289,7 @@ async def raw(listener: HttpListener, data: bytes) -> bytes:
 async def test_http_takes_no_connection_from_elsewhere() -> None:
     async with http(GateLimits(allowed=Networks([ELSEWHERE]))) as listener:
         assert await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
-        assert (listener.counts.forbidden, listener.counts.open) == (1, 0)
+        assert (listener.acceptor.forbidden, listener.counts.open) == (1, 0)
 
 
 async def test_connections_beyond_the_limit_are_closed() -> None:

@@ -21,7 +21,13 @@ def _refused_connections(server: Server) -> Labelled | None:
     if server.http is None:
         return None
     counts = server.http.counts
-    reasons = {"forbidden": counts.forbidden, "limit": counts.refused, "slow": counts.timed_out}
+    acceptor = server.http.acceptor
+    reasons = {
+        "forbidden": acceptor.forbidden,
+        "handshake": acceptor.failed,
+        "limit": counts.refused,
+        "slow": counts.timed_out,
+    }
     return [((reason,), n) for reason, n in reasons.items()]
 
 
@@ -69,8 +75,8 @@ GROUPS = (
             Declared(
                 "tgres_http_connections_refused_total",
                 Kind.COUNTER,
-                "HTTP connections closed, by reason: forbidden (http_allow), limit (http_connections_max), "
-                "slow (http_read_timeout_s).",
+                "HTTP connections closed, by reason: forbidden (http_allow), handshake (of TLS), limit "
+                "(http_connections_max), slow (http_read_timeout_s).",
                 _refused_connections,
                 ("reason",),
             ),

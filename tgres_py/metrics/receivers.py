@@ -70,6 +70,20 @@ def _refused(server: Server) -> Labelled:
             yield (name,), listener.refused
 
 
+def _forbidden(server: Server) -> Labelled:
+    for name, listener in server.listeners.items():
+        if isinstance(listener, UdpListener):
+            yield (name,), listener.forbidden
+        elif isinstance(listener, TcpListener | MgmtListener):
+            yield (name,), listener.acceptor.forbidden
+
+
+def _handshakes_failed(server: Server) -> Labelled:
+    for name, listener in server.listeners.items():
+        if isinstance(listener, TcpListener | MgmtListener):
+            yield (name,), listener.acceptor.failed
+
+
 def _statsd_refused(server: Server) -> Labelled | None:
     if server.statsd is None:
         return None
@@ -146,7 +160,14 @@ GROUPS = (
                 "tgres_receiver_forbidden_total",
                 Kind.COUNTER,
                 "Connections (TCP) and datagrams (UDP) that an allow-list kept out.",
-                _both(lambda o: o.forbidden),
+                _forbidden,
+                RECEIVER,
+            ),
+            Declared(
+                "tgres_receiver_handshakes_failed_total",
+                Kind.COUNTER,
+                "TCP connections whose TLS handshake failed, took longer than 10 s, or gave way to newer ones.",
+                _handshakes_failed,
                 RECEIVER,
             ),
             Declared(

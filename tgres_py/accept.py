@@ -1,0 +1,137 @@
+"""Accepting TCP connections: who may connect, TLS, and the moment in which listening ends.
+
+asyncio's own server drops connections that it has accepted in the turn of the loop in which it is closed, though their
+senders may have sent all they had and gone; it shakes hands before anybody asks who is there, with as many as come.
+So the listeners accept here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from tgres_py.model.networks import Networks, host_of
+from tgres_py.sockets import BACKLOG, address_of
+from tgres_py.tls import FAREWELL_S, HANDSHAKE_S
+
+log = logging.getLogger("tgres.tcp")
+
+AT_ONCE = 128  # connections between two turns of the loop
+AGAIN_S = 1.0  # after the system refused one
+HANDSHAKES_MAX = (
+    512  # that go on; of more the oldest ends, which is the one that nobody means to finish
+)
+
+
+class Acceptor:
+    """The listening sockets of one listener; ``make`` gives each connection its protocol.
+
+    ``address``: (host, port) that was got. Since the start, ``forbidden`` counts connections that the allow-list kept
+    out, ``failed`` those whose TLS handshake failed, was given up, or took longer than HANDSHAKE_S.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], asyncio.BaseProtocol],
+        allowed: Networks,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.name = name
+        self.address: tuple[str, int] = ("", 0)
+        self.forbidden = 0
+        self.failed = 0
+        self._make = make
+        self._allowed = allowed
+        self._tls = tls
+        self._sockets: list[socket.socket] = []
+        # accepted, on their way to a protocol; in order of their coming
+        self._joining: dict[asyncio.Task[None], socket.socket] = {}
+
+    @property
+    def joining(self) -> int:
+        """Connections that were accepted and have no protocol yet: TLS handshakes, mostly."""
+        return len(self._joining)
+
+    def listen(self, sockets: list[socket.socket]) -> None:
+        """Takes the bound sockets over and accepts connections on them."""
+        self.address = address_of(sockets[0])
+        self._sockets = sockets
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._listen_on(loop, sock)
+
+    def close(self) -> None:
+        """Stops listening; those that wait for being accepted are accepted."""
+        loop = asyncio.get_running_loop()
+        while self._sockets:
+            sock = self._sockets.pop()
+            self._accept(loop, sock, BACKLOG)
+            loop.remove_reader(sock)
+            sock.close()
+        if self.address[0] and self.address[1] == 0:  # a unix socket's file
+            with suppress(OSError):
+                os.unlink(self.address[0])
+
+    async def joined(self, timeout_s: float) -> None:
+        """Waits until all that were accepted have their protocol, or the time is over."""
+        if self._joining:
+            await asyncio.wait(self._joining, timeout=timeout_s)
+
+    def abort(self) -> None:
+        """Ends those that have no protocol yet."""
+        for sock in self._joining.values():
+            _cut(sock)
+
+    def _listen_on(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        if sock.fileno() >= 0:
+            loop.add_reader(sock, self._accept, loop, sock, AT_ONCE)
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: int) -> None:
+        for _ in range(most):
+            try:
+                connection, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no file descriptors, no memory: not better at once
+                log.error("%s can't accept connections: %s", self.name, error.strerror)
+                loop.remove_reader(sock)
+                loop.call_later(AGAIN_S, self._listen_on, loop, sock)
+                return
+            if host_of(peer) not in self._allowed:
+                self.forbidden += 1
+                connection.close()
+                continue
+            connection.setblocking(False)
+            if len(self._joining) >= HANDSHAKES_MAX and self._tls is not None:
+                _cut(next(iter(self._joining.values())))
+            task = loop.create_task(self._join(loop, connection))
+            self._joining[task] = connection
+            task.add_done_callback(self._joining.pop)
+
+    async def _join(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        tls: dict[str, Any] = {}
+        if self._tls is not None and connection.family != socket.AF_UNIX:
+            tls = {
+                "ssl": self._tls,
+                "ssl_handshake_timeout": HANDSHAKE_S,
+                "ssl_shutdown_timeout": FAREWELL_S,
+            }
+        try:
+            await loop.connect_accepted_socket(self._make, connection, **tls)
+        except OSError as error:  # a failed handshake, mostly
+            self.failed += bool(tls)
+            log.debug("%s: connection refused: %s", self.name, error)
+            connection.close()
+
+
+def _cut(connection: socket.socket) -> None:
+    """The transport of a connection sees its end, and closes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
