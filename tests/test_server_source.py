@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.rig import Rig
 from tgres_py.errors import BadRequest, LimitExceeded, StoreUnavailable
+from tgres_py.ingest.flusher import Flusher, Pace
+from tgres_py.ingest.intake import Intake, Limits
+from tgres_py.ingest.reader import Reader
+from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import RingStore
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
 from tgres_py.server import ServerSource
 from tgres_py.storage.memory import MemoryStore
@@ -129,3 +137,70 @@ async def test_nothing_is_taken_out_while_the_store_is_away(rig: Rig) -> None:
     with pytest.raises(StoreUnavailable):
         await source.untag_series(["a;t=1"])
     assert names(source, "t=1") == ["a;t=1"]
+
+
+async def test_a_store_that_answers_nothing_is_not_waited_for(rig: Rig) -> None:
+    """Whatever it is that doesn't answer: a read, the merge before it, events."""
+    source = ServerSource(rig.registry, rig.reader, rig.flusher, rig.store, read_timeout_s=0.1)
+    send(rig, "a")
+    await rig.flusher.settle_until(NOW_S + 60)
+    ids = source.expand("a")
+
+    async def never(*_: object, **__: object) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for method in ("read_chunks", "find_events", "add_event", "get_event"):
+        setattr(rig.store, method, never)
+    slot = NOW_S // 10
+    event = Event("deploy", NOW_S, (), "")
+    for question in (
+        source.fetch(ids, SPEC, 0, slot, slot + 1),
+        source.find_events(EventQuery(0, NOW_S, None, True, 1)),
+        source.add_event(event),
+        source.get_event(1),
+    ):
+        with pytest.raises(StoreUnavailable, match="store_read_timeout_s"):
+            await question
+    # what is in memory needs no answer
+    await rig.flusher.create_rows()
+    rig.add([("a", NOW_S + 100, 2.0)])
+    slot = (NOW_S + 100) // 10
+    assert (await source.fetch(ids, SPEC, 0, slot, slot + 1)).tolist() == [[2.0]]
+
+
+async def test_a_merge_in_vain_is_waited_for_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgres_py.server.SETTLE_S", 0.1)
+    source = await source_of(rig)
+    send(rig, "a")
+    ids = source.expand("a")
+    tries = 0
+
+    async def settle() -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(rig.flusher, "settle", settle)
+    for _ in range(3):
+        slot = NOW_S // 10
+        assert (await source.fetch(ids, SPEC, 0, slot, slot + 1)).tolist() == [[1.0]]
+    assert tries == 1
+
+
+async def test_nothing_is_said_of_series_that_are_not_loaded_yet() -> None:
+    """No answer is better than one that lacks most of them."""
+    registry = Registry(lambda names: [SPEC] * len(names), RingStore())
+    intake = Intake(registry, None, Limits(1 << 20))
+    store = MemoryStore()
+    reader = Reader(registry, store)
+    source = ServerSource(registry, reader, Flusher(intake, store, reader, None, Pace()), store)
+    for ask in (
+        lambda: source.find("*"),
+        lambda: source.expand("*"),
+        lambda: source.by_tags(["a=1"]),
+    ):
+        with pytest.raises(StoreUnavailable, match="not loaded yet"):
+            ask()

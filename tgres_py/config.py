@@ -142,6 +142,13 @@ class Settings(BaseModel):
     store_timeout_s: float = _setting(
         30.0, "time that one operation on PostgreSQL may take", unit="s", gt=0
     )
+    store_read_timeout_s: float = _setting(
+        4.0,
+        "time that a query waits for PostgreSQL, a free connection included; then it is answered 503",
+        unit="s",
+        gt=0,
+        le=600,
+    )
     shutdown_s: float = _setting(
         30.0,
         "time for draining and flushing at the end; what is left then stays in the journal",

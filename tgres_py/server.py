@@ -15,7 +15,7 @@ import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,7 @@ from tgres_py.kernels import RingStore
 from tgres_py.memory import Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
+from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.ident import canonical
 from tgres_py.model.networks import Networks
 from tgres_py.model.points import Ids, Reason
@@ -72,6 +73,8 @@ END_S = (
 STORE_CLOSE_S = 3.0
 GC_THRESHOLDS = (10_000, 10, 10)
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
+SETTLE_AGAIN_S = 5.0  # after a wait in vain the next queries don't wait at all
+READ_TIMEOUT_S = 4.0
 DROPS_EVERY_S = 5.0
 STATSD_EVENTS_EVERY_S = 0.5
 PING_TIMEOUT_S = 2.0
@@ -92,32 +95,48 @@ class Listener(Protocol):
 
 
 class ServerSource:
-    """What queries see: names and tags from the registry, points from the reader, events from the store."""
+    """What queries see: names and tags from the registry, points from the reader, events from the store.
 
-    def __init__(self, registry: Registry, reader: Reader, flusher: Flusher, store: Store) -> None:
+    StoreUnavailable while the series aren't loaded yet, and when the store is needed and doesn't answer
+    within ``read_timeout_s``.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        reader: Reader,
+        flusher: Flusher,
+        store: Store,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
         self._registry = registry
         self._reader = reader
         self._flusher = flusher
         self._store = store
+        self._read_timeout_s = read_timeout_s
+        self._settle_from = float("-inf")
         self._index_lock = threading.Lock()
-        self.add_event = store.add_event
-        self.find_events = store.find_events
-        self.get_event = store.get_event
 
     def sync_index(self) -> None:
         """Brings the index of names up to date; in any thread."""
         with self._index_lock:
             self._registry.sync_index()
 
+    def _sync_loaded(self) -> None:
+        """Brings the index up to date for a question, which no half of the series must answer."""
+        if not self._registry.opened:
+            raise StoreUnavailable("starting: the series are not loaded yet")
+        self.sync_index()
+
     def count(self) -> int:
         return len(self._registry)
 
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
-        self.sync_index()
+        self._sync_loaded()
         return self._registry.tree.expand(pattern, limit, "query_series_max")
 
     def find(self, pattern: str) -> list[FindNode]:
-        self.sync_index()
+        self._sync_loaded()
         return self._registry.tree.find(pattern)
 
     def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:
@@ -131,7 +150,7 @@ class ServerSource:
         return ids[order]
 
     def tags(self) -> TagIndex:
-        self.sync_index()
+        self._sync_loaded()
         return self._registry.tags
 
     async def tag_series(self, names: Sequence[str]) -> list[str]:
@@ -146,12 +165,14 @@ class ServerSource:
             registry.tags.add([wanted[place] for place in missing], ids[missing])
         # those that were taken out once; new ones come into the store with their tags
         if back := [wanted[place] for place in missing if ";" in wanted[place]]:
-            await self._store.set_tagged(back, True)
+            async with self._answer_in_time():
+                await self._store.set_tagged(back, True)
         return wanted
 
     async def untag_series(self, names: Sequence[str]) -> None:
         known = [canonical(name) for name in names]
-        await self._store.set_tagged(known, False)
+        async with self._answer_in_time():
+            await self._store.set_tagged(known, False)
         await self.drop_tags(known)
 
     async def drop_tags(self, names: Sequence[str]) -> None:
@@ -176,15 +197,46 @@ class ServerSource:
     async def fetch(
         self, ids: Ids, bundle: BundleSpec, archive: int, from_slot: int, until_slot: int
     ) -> Floats:
-        await self._settle()
-        return await self._reader.fetch(ids, archive, from_slot, until_slot, bundle)
+        async with self._answer_in_time():
+            await self._settle()
+            return await self._reader.fetch(ids, archive, from_slot, until_slot, bundle)
 
     async def _settle(self) -> None:
         """Merges queued late points first, unless the store is away: what is in memory can be read on."""
-        if await self._flusher.reachable():
-            with suppress(StoreUnavailable, TimeoutError):
-                async with asyncio.timeout(SETTLE_S):
-                    await self._flusher.settle()
+        if clock.monotonic() < self._settle_from or not await self._flusher.reachable():
+            return
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self._flusher.settle()
+        except StoreUnavailable:
+            pass
+        except TimeoutError:
+            self._settle_from = clock.monotonic() + SETTLE_AGAIN_S
+
+    # -- events ------------------------------------------------------------------------------
+
+    async def add_event(self, event: Event) -> int:
+        async with self._answer_in_time():
+            return await self._store.add_event(event)
+
+    async def find_events(self, wanted: EventQuery) -> list[Event]:
+        async with self._answer_in_time():
+            return await self._store.find_events(wanted)
+
+    async def get_event(self, id_: int) -> Event | None:
+        async with self._answer_in_time():
+            return await self._store.get_event(id_)
+
+    @asynccontextmanager
+    async def _answer_in_time(self) -> AsyncIterator[None]:
+        """Whoever asks hears soon that the store doesn't answer, whatever keeps it."""
+        try:
+            async with asyncio.timeout(self._read_timeout_s):
+                yield
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"PostgreSQL didn't answer within {self._read_timeout_s:g} s (store_read_timeout_s)"
+            ) from None
 
 
 class ServerStatus:
@@ -304,7 +356,9 @@ class Server:
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.retention = RetentionWorker(self.flusher, self.store, self.store)
-        self.source = ServerSource(self.registry, reader, self.flusher, self.store)
+        self.source = ServerSource(
+            self.registry, reader, self.flusher, self.store, settings.store_read_timeout_s
+        )
 
     async def _start_listeners(self) -> None:
         settings, sink = self.settings, self.intake

@@ -7,11 +7,17 @@ PostgreSQL are matched against a mark (``COMMIT`` …), so that a fault can be p
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 READ_BYTES = 1 << 16
+
+T = TypeVar("T")
 
 
 class Fault(Enum):
@@ -28,11 +34,14 @@ class Proxy:
     """
 
     def __init__(self, target: Path) -> None:
-        self._target = target
+        self.target = target  # of new connections
         self.connects = 0
         self.hits = 0
         self.refuse = False  # new connections are closed at once
         self.bytes_per_s: float | None = None  # each direction of each connection
+        self.delay_s = 0.0  # of each piece, in each direction
+        self._passing = asyncio.Event()
+        self._passing.set()
         self._fault: Fault | None = None
         self._mark = b""
         self._cut: set[asyncio.StreamWriter] = set()
@@ -44,7 +53,10 @@ class Proxy:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self._server.close()
         self.cut_all()
@@ -55,6 +67,13 @@ class Proxy:
     def arm(self, fault: Fault, mark: bytes) -> None:
         """The next bytes towards PostgreSQL that hold ``mark`` meet the fault, once."""
         self._fault, self._mark = fault, mark
+
+    def freeze(self, frozen: bool) -> None:
+        """While frozen, connections are taken and stay open, and nothing passes; then all goes on."""
+        if frozen:
+            self._passing.clear()
+        else:
+            self._passing.set()
 
     def cut_all(self) -> None:
         """All connections end at once."""
@@ -67,7 +86,11 @@ class Proxy:
         if self.refuse:
             writer.transport.abort()
             return
-        there_reader, there_writer = await asyncio.open_unix_connection(str(self._target))
+        try:
+            there_reader, there_writer = await asyncio.open_unix_connection(str(self.target))
+        except OSError:  # nobody is there
+            writer.transport.abort()
+            return
         ends = {writer, there_writer}
         self._cut |= ends
         task = asyncio.current_task()
@@ -123,7 +146,51 @@ class Proxy:
             raise ConnectionAbortedError
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        await self._passing.wait()
+        await asyncio.sleep(self.delay_s)
         writer.write(data)
         await writer.drain()
         if self.bytes_per_s is not None:
             await asyncio.sleep(len(data) / self.bytes_per_s)
+
+
+class ProxyThread:
+    """A proxy with a loop of its own, for tests that block: ``do(lambda proxy: …)`` runs in that loop."""
+
+    def __init__(self, proxy: Proxy, loop: asyncio.AbstractEventLoop) -> None:
+        self._proxy = proxy
+        self._loop = loop
+
+    @property
+    def port(self) -> int:
+        return self._proxy.port
+
+    @property
+    def connects(self) -> int:
+        return self._proxy.connects
+
+    def do(self, change: Callable[[Proxy], T]) -> T:
+        async def run() -> T:
+            return change(self._proxy)
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+
+
+@contextmanager
+def proxy_thread(target: Path) -> Iterator[ProxyThread]:
+    """A proxy before a unix socket, until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
+    thread.start()
+
+    async def start() -> Proxy:
+        return await Proxy(target).__aenter__()
+
+    proxy = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield ProxyThread(proxy, loop)
+    finally:
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
