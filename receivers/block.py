@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from receivers.sink import NameRegistry
-from tgres_py.model.points import Parsed, PointBlock, Reason, Times, Values, empty_block
+from tgres_py.model.points import (
+    REFUSED_IDS,
+    Ids,
+    Parsed,
+    PointBlock,
+    Reason,
+    Times,
+    Values,
+    empty_block,
+)
 
 NAME_BYTES_MAX = 2_048  # the unique index on names takes rows of at most 2,704 bytes
 TIMESTAMP_ABS_MAX = 2**53  # beyond it a float no longer tells one second from the next
@@ -40,6 +49,19 @@ def check_name(name: bytes) -> Reason | None:
     if not name or len(name.translate(None, CONTROLS)) != len(name):
         return Reason.NAME
     return None
+
+
+def count_refused(ids: Ids, rejects: Rejects, sample: Callable[[int], bytes]) -> None:
+    """Counts the new series that a scan refused. ``sample``: the bytes of a point by its position, asked for one of each
+    reason.
+    """
+    if ids.min(initial=0) >= -2:
+        return
+    for code, reason in REFUSED_IDS.items():
+        at = np.flatnonzero(ids == code)
+        if len(at):
+            rejects.add(reason, sample(int(at[0])))
+            rejects.counts[reason] += len(at) - 1
 
 
 def resolve_block(

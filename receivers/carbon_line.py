@@ -31,12 +31,18 @@ from functools import partial
 
 import numpy as np
 
-from receivers.block import TIMESTAMP_ABS_MAX, Rejects, check_name, parsed, resolve_block
+from receivers.block import (
+    TIMESTAMP_ABS_MAX,
+    Rejects,
+    check_name,
+    count_refused,
+    parsed,
+    resolve_block,
+)
 from receivers.sink import Data, LineScanner, NameRegistry, WireFormat
 from tgres_py.model.points import Parsed, PointBlock, Reason
 
 LINE_BYTES_MAX = 16_384
-BEYOND_LIMIT = -3  # id of a new series that there is no room for
 
 
 def split_line(
@@ -119,10 +125,8 @@ def _parse_scanned(data: Data, now_s: int, registry: LineScanner, line_bytes_max
         ids[at], refused = registry.resolve(names)
         for position, reason in refused.items():
             rejects.add(reason, names[position])
-    beyond = int((ids == BEYOND_LIMIT).sum())
-    if beyond:
-        rejects.counts[Reason.LIMIT] += beyond
-    if odd or beyond:
+    count_refused(ids, rejects, lambda at: bytes(data).split(b"\n", at + 1)[at])
+    if ids.min(initial=0) < 0:
         taken = ids >= 0
         ids, times, values = ids[taken], times[taken], values[taken]
     return parsed(PointBlock(ids, times, values), rejects, rest)

@@ -35,11 +35,12 @@ from receivers.block import (
     TIMESTAMP_ABS_MAX,
     Rejects,
     check_name,
+    count_refused,
     parsed,
 )
 from receivers.pickle_reader import PickleRefused, load
 from receivers.sink import Data, NameRegistry, NameScanner, WireFormat
-from tgres_py.kernels.names_py import ODD, REFUSED
+from tgres_py.kernels.names_py import ODD
 from tgres_py.kernels.pickle_frames import LENGTH_BYTES, Sizes, Starts, cut_frames, read_frames
 from tgres_py.model.points import (
     Ids,
@@ -100,6 +101,9 @@ def parse(
     if scanner and len(ids) > len(named):
         _drop_nan(view, starts, sizes, values, rejects)
         ids = scanner.scan_names(data, starts, sizes)
+        count_refused(
+            ids, rejects, lambda i: b"point " + bytes(view[starts[i] : starts[i] + sizes[i]])
+        )
         named |= _odd_names(view, starts, sizes, ids, rejects)
     _resolve(named, ids, registry, rejects)
     block = PointBlock(ids, times, values)
@@ -153,9 +157,6 @@ def _resolve(named: dict[int, bytes], ids: Ids, registry: NameRegistry, rejects:
         ids[list(named)], refused = registry.resolve(names)
         for position, reason in refused.items():
             rejects.add(reason, names[position])
-    beyond = int((ids == REFUSED).sum())
-    if beyond:
-        rejects.counts[Reason.LIMIT] += beyond
 
 
 def _rest(unused: memoryview, frame_bytes_max: int, rejects: Rejects) -> bytes:

@@ -41,8 +41,8 @@ class LineScanner(Protocol):
     ) -> tuple[Ids, Times, Values, list[tuple[int, bytes]], int]:
         """(ids, times, values, odd, used) of the complete lines of a buffer.
 
-        An id of -2 marks an odd line, left to the caller (``odd``: position in the columns, line);
-        one of -3 a new series beyond the limit. ``used``: bytes up to the end of the last line.
+        An id of -2 marks an odd line, left to the caller (``odd``: position in the columns, line); lower ones
+        refused new series (REFUSED_IDS). ``used``: bytes up to the end of the last line.
         """
 
     @property
@@ -58,8 +58,8 @@ class NameScanner(Protocol):
     def scan_names(self, data: Data, starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> Ids:
         """Ids of the names at ``starts`` that are ``sizes`` bytes long, int32 (n,).
 
-        -2 marks an odd name, left to the caller; -3 a new series beyond the limit; -1 stands where the size is
-        below 0.
+        -2 marks an odd name, left to the caller; lower ones refused new series (REFUSED_IDS); -1 stands where the
+        size is below 0.
         """
 
     @property

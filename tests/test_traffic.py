@@ -32,6 +32,7 @@ from tgres_py.ingest.traffic import (
     host_of,
     tapped,
 )
+from tgres_py.kernels import Budget
 from tgres_py.model.points import Parsed, PointBlock, Reason, empty_block
 from tgres_py.model.retention import Archive, BundleSpec
 from tgres_py.server import ServerSource
@@ -201,6 +202,18 @@ async def test_top(rig: Rig) -> None:
     shown = "\n".join(frame(row, None))
     assert "app.web.*" in shown and "malformed" in shown and "\x1b" not in shown
     assert all(len(line) <= 30 for line in frame(row, 30))
+
+
+async def test_top_names_the_prefixes_of_new_series_that_are_refused(rig: Rig) -> None:
+    rig.registry.budget = Budget(0, 1, 1e-9, 1)
+    task = asyncio.create_task(rows(admin_of(rig), "top", interval_s=0.2, count=1))
+    await tapped_soon(rig)
+    rig.registry.resolve([b"app.web.a", b"app.web.b", b"app.web.c", b"db.x.y"])
+    [row] = await task
+    [refused] = row["refused_new"]
+    assert (refused["prefix"], refused["total"]) == ("app.web", 2)
+    assert refused["points_per_s"] == pytest.approx(2 / row["interval_s"], rel=0.05)
+    assert any("app.web " in line and line.endswith(" 2") for line in frame(row, None))
 
 
 async def test_top_says_that_senders_wait(rig: Rig) -> None:

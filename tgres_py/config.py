@@ -276,6 +276,33 @@ class Settings(BaseModel):
         2_000_000, "late points that wait in memory for the store", unit="points", ge=1
     )
     series_max: int = _setting(20_000_000, "points of further series are refused", ge=1)
+    series_new_burst: int = _setting(
+        1_000_000, "new series that may come at once; then series_new_per_s", reloadable=True, ge=1
+    )
+    series_new_per_s: float = _setting(
+        10_000.0,
+        "new series a second once the burst is used up; points of further ones are refused; 0 = no bound",
+        unit="1/s",
+        reloadable=True,
+        ge=0,
+    )
+    series_new_prefix_burst: int = _setting(
+        250_000, "the same for new series of one prefix of names", reloadable=True, ge=1
+    )
+    series_new_prefix_per_s: float = _setting(
+        2_500.0,
+        "the same for new series of one prefix; 0 = no bound",
+        unit="1/s",
+        reloadable=True,
+        ge=0,
+    )
+    series_new_prefix_depth: int = _setting(
+        2,
+        "parts of a name that are its prefix, without tags; statsd's first part stats isn't counted",
+        reloadable=True,
+        ge=1,
+        le=20,
+    )
     line_bytes_max: Size = _setting(
         16_384, "longest plaintext line", unit="bytes", ge=64, le=64 * KIB
     )

@@ -44,7 +44,7 @@ from tgres_py.ingest.reader import Floats, Reader
 from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
-from tgres_py.kernels import RingStore
+from tgres_py.kernels import Budget, RingStore
 from tgres_py.memory import Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
@@ -274,6 +274,7 @@ class Server:
             self.ring,
             series_max=settings.series_max,
             name_bytes_max=settings.name_bytes_max,
+            budget=_budget(settings),
         )
         self.store: PostgresStore
         self.journal: Journal
@@ -655,9 +656,11 @@ class Server:
             self._spawn(self.statsd.reconfigure(table, given), "statsd-reload")
         if settings.log_level != self.settings.log_level:
             logging.getLogger().setLevel(settings.log_level.upper())
+        if _budget_settings(settings) != _budget_settings(self.settings):
+            self.registry.budget = _budget(settings)
         self.settings = settings
         self.registry.match_many = rules.match_many
-        log.info("reloaded: retention rules, tokens, networks, certificate")
+        log.info("reloaded: retention rules, budget of new series, tokens, networks, certificate")
         if waiting:
             log.warning("these settings changed but need a restart: %s", ", ".join(waiting))
 
@@ -716,6 +719,20 @@ class Server:
             log.warning("not all could be written (%s); the rest is in the journal", e or "no time")
         except Exception:
             log.exception("not all could be written; the rest is in the journal")
+
+
+def _budget_settings(settings: Settings) -> tuple[float, float, float, float, int]:
+    return (
+        settings.series_new_per_s,
+        settings.series_new_burst,
+        settings.series_new_prefix_per_s,
+        settings.series_new_prefix_burst,
+        settings.series_new_prefix_depth,
+    )
+
+
+def _budget(settings: Settings) -> Budget:
+    return Budget(*_budget_settings(settings))
 
 
 def _allow_lists(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from tgres_py.ingest.traffic import Arrived, Recent, Traffic, tapped
 from tgres_py.model.points import Ids, Reason
 
 NEW_NAMES_MAX = 20_000  # new series of one frame that are told apart by prefix
+REFUSED_PREFIXES_MAX = 40_000  # all that are told apart
 SAMPLE_CHARS_MAX = 120
 TAIL_EVERY_S = 0.25
 MATCHES_S = 5.0  # a series that was renamed is noticed after this time
@@ -73,6 +74,7 @@ async def _frame(
     ledger, registry = live.intake.ledger, live.registry
     known = registry.table.size  # ids go on where they were, whatever was removed
     rejected, begin = Counter(ledger.rejected), clock.monotonic()
+    beyond = dict(registry.refused_prefixes(REFUSED_PREFIXES_MAX))
     traffic = Traffic()
     with tapped(live.intake, traffic):
         await asyncio.sleep(args.interval_s)
@@ -96,6 +98,14 @@ async def _frame(
         "prefixes": prefixes,
         "senders": _senders(traffic, datagrams, seconds)[: args.rows],
         "refused": _refused(live, rejected, seconds),
+        "refused_new": [
+            {
+                "prefix": prefix,
+                "points_per_s": _rate(max(0, count - beyond.get(prefix, 0)), seconds),
+                "total": count,
+            }
+            for prefix, count in registry.refused_prefixes(args.rows)
+        ],
     }
 
 

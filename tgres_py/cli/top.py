@@ -105,6 +105,14 @@ def frame(row: Row, width: int | None) -> list[str]:
             ("LATEST", "<", lambda r: printable(r.get("sample", ""))),
         ],
     )
+    lines += _table(
+        row["refused_new"],
+        [
+            ("NEW SERIES REFUSED", "<", lambda r: printable(r["prefix"])),
+            ("POINTS/S", ">", lambda r: rate(r["points_per_s"])),
+            ("SINCE START", ">", lambda r: f"{r['total']:,}"),
+        ],
+    )
     return [line[:width].rstrip() for line in lines]
 
 

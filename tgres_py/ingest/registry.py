@@ -14,6 +14,7 @@ their rows (``rrd_id``), so a restart finds them whatever they are called by the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import BadRequest
-from tgres_py.kernels import FLOOR_NONE, NameTable, NameTree, RingStore
+from tgres_py.kernels import FLOOR_NONE, Budget, NameTable, NameTree, RingStore
+from tgres_py.kernels.names_py import REFUSED
 from tgres_py.model.ident import NameRefused, canonical
-from tgres_py.model.points import Ids, Reason, Times, Values
+from tgres_py.model.points import REFUSED_IDS, Ids, Reason, Times, Values
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.storage.port import SeriesRows
@@ -34,6 +36,7 @@ SEGMENT_SERIES_MIN = 64
 NAMES_PART = 1 << 16  # names of one journal record
 ALIASES_PER_SERIES = 4  # other spellings that are remembered, on average; more are worked out each time
 FORMER_S = 300.0  # a moved series' former place can be read this long
+NO_MEMORY = -5  # as an id: see REFUSED_IDS
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
 NO_ROW = -(1 << 62)  # as a row: there was none, and won't be
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
@@ -71,7 +74,9 @@ class Registry:
         *,
         series_max: int = 20_000_000,
         name_bytes_max: int = 1_024,
+        budget: Budget | None = None,
     ) -> None:
+        """``budget``: for new series that senders make; those of the store, and what waited for it, cost nothing."""
         self.match_many = match_many
         self.ring = ring
         self.table = NameTable()
@@ -85,7 +90,9 @@ class Registry:
         self.segment_bundle: list[int] = []
         self.segment_ids: list[list[Ids]] = []  # by segment: ids in order of their columns
         self.opened = False
-        self.refused_new = 0
+        self.refused: Counter[Reason] = Counter()  # points of new series that were refused
+        self.budget = budget
+        self.size_max = 1 << 40  # names that there is memory for
         self.names_gone = 0  # how often ids lost their names: ids that somebody remembers for names may be wrong then
         self._series_max = series_max
         self._name_bytes_max = name_bytes_max
@@ -113,8 +120,9 @@ class Registry:
 
     def scan(self, data: bytes | bytearray | memoryview, now_s: int) -> Columns:
         """Columns of the complete lines of a buffer, as NameTable.parse; new names are admitted."""
-        room = self._series_max - len(self)
-        columns = self.table.parse(data, now_s, self._name_bytes_max, max(0, room))
+        room, without = self._room()
+        columns = self.table.parse(data, now_s, self._name_bytes_max, room, self._budget())
+        self._note_refused(columns[0], without)
         self.admit()
         return columns
 
@@ -122,18 +130,55 @@ class Registry:
         self, data: bytes | bytearray | memoryview, starts: Times, sizes: NDArray[np.int32]
     ) -> Ids:
         """Ids of names that lie in a buffer, as NameTable.look_up; new names are admitted."""
-        room = self._series_max - len(self)
-        ids: Ids = self.table.look_up(data, starts, sizes, self._name_bytes_max, max(0, room))
+        room, without = self._room()
+        ids: Ids = self.table.look_up(
+            data, starts, sizes, self._name_bytes_max, room, self._budget()
+        )
+        self._note_refused(ids, without)
         self.admit()
         return ids
 
-    def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]:
-        """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position."""
+    def _room(self) -> tuple[int, int]:
+        """How many new series may be made, whatever the budget says, and the id that stands for more."""
+        by_number, by_memory = self._series_max - len(self), self.size_max - self.table.size
+        return max(0, min(by_number, by_memory)), NO_MEMORY if by_memory < by_number else REFUSED
+
+    def _budget(self) -> Budget | None:
+        """The budget as it is now; None before the store's series are known: any name may be one of theirs."""
+        if self.budget is None or not self.opened:
+            return None
+        self.budget.at(clock.monotonic())
+        return self.budget
+
+    def refused_prefixes(self, most: int) -> list[tuple[str, int]]:
+        """Prefixes of names and how many points the budget refused of each, the most refused first."""
+        found = self.budget.prefixes()[:most] if self.budget is not None else []
+        return [(prefix.decode(errors="replace"), count) for prefix, count in found]
+
+    def _note_refused(self, ids: Ids, without: int) -> None:
+        """Counts the refused ones; those without room get the id that tells why."""
+        if ids.min(initial=0) > REFUSED:
+            return
+        if without != REFUSED:
+            ids[ids == REFUSED] = without
+        for code, reason in REFUSED_IDS.items():
+            if count := int((ids == code).sum()):
+                self.refused[reason] += count
+
+    def resolve(
+        self, names: Sequence[bytes], *, budgeted: bool = True
+    ) -> tuple[Ids, dict[int, Reason]]:
+        """Ids of names as they were sent, int32 (n,); -1 where refused, with the reason by position.
+
+        ``budgeted``: new ones are taken from the budget.
+        """
         get = self.table.get
         ids = np.fromiter((get(name) for name in names), np.int32, len(names))
         refused: dict[int, Reason] = {}
-        for position in np.flatnonzero(ids < 0).tolist():
-            outcome = self._resolve_new(names[position])
+        unknown = np.flatnonzero(ids < 0).tolist()
+        budget = self._budget() if budgeted and unknown else None
+        for position in unknown:
+            outcome = self._resolve_new(names[position], budget)
             if isinstance(outcome, Reason):
                 refused[position] = outcome
             else:
@@ -141,7 +186,7 @@ class Registry:
         self.admit()
         return ids, refused
 
-    def _resolve_new(self, raw: bytes) -> int | Reason:
+    def _resolve_new(self, raw: bytes, budget: Budget | None) -> int | Reason:
         known = self.table.get(raw)
         if known >= 0:
             return known
@@ -155,14 +200,20 @@ class Registry:
             return Reason.NAME
         id = self.table.get(name)
         if id < 0:
-            if len(self) >= self._series_max:
-                self.refused_new += 1
-                return Reason.LIMIT
+            if (reason := self._refusal(name, budget)) is not None:
+                self.refused[reason] += 1
+                return reason
             id = self.table.add(name)
         if name != raw and self._aliases < ALIASES_PER_SERIES * self.table.size + 1_000:
             self._aliases += 1
             self.table.alias(raw, id)
         return id
+
+    def _refusal(self, name: bytes, budget: Budget | None) -> Reason | None:
+        room, without = self._room()
+        if not room:
+            return REFUSED_IDS[without]
+        return None if budget is None or budget.take(name) else Reason.NEW_SERIES
 
     def fresh_names(self) -> Iterator[tuple[Ids, bytes]]:
         """Ids and names (an LF after each) that the journal doesn't know yet, in parts; each once."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 NATIVE = False
 
 if TYPE_CHECKING:
+    from tgres_py.kernels.budget_py import Budget
     from tgres_py.kernels.copy_py import series_rows
     from tgres_py.kernels.names_py import NameTable
     from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
@@ -19,7 +20,7 @@ else:
     if not os.environ.get("TGRES_PURE"):
         try:
             from tgres_py.kernels._copy import series_rows
-            from tgres_py.kernels._names import NameTable
+            from tgres_py.kernels._names import Budget, NameTable
             from tgres_py.kernels._ring import FLOOR_NONE, RingStore
             from tgres_py.kernels._tree import NameTree
 
@@ -27,9 +28,10 @@ else:
         except ImportError:
             pass
     if not NATIVE:
+        from tgres_py.kernels.budget_py import Budget
         from tgres_py.kernels.copy_py import series_rows
         from tgres_py.kernels.names_py import NameTable
         from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
         from tgres_py.model.nametree import NameTree
 
-__all__ = ["FLOOR_NONE", "NATIVE", "NameTable", "NameTree", "RingStore", "series_rows"]
+__all__ = ["FLOOR_NONE", "NATIVE", "Budget", "NameTable", "NameTree", "RingStore", "series_rows"]

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Native name table and carbon line parser; the pure twin is ``names_py.py``.
+"""Native name table and carbon line parser; the pure twins are ``names_py.py`` and
+``budget_py.py``.
 
 One pass over a receive buffer turns lines into columns (id, time, value). A name costs one memcmp
 when it follows the same name as last time (senders repeat their order each round), else one hash
@@ -13,7 +14,7 @@ known keys need no lock while a parse (which releases the GIL) adds others.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from tgres_py.kernels._hash cimport hash_bytes
@@ -32,6 +33,7 @@ cdef enum:
 
 cdef int32_t ODD = -2
 cdef int32_t REFUSED = -3
+cdef int32_t UNBUDGETED = -4
 
 cdef struct Key:
     char* text
@@ -39,6 +41,183 @@ cdef struct Key:
     int32_t next          # the key that followed last time
     uint16_t length
     uint8_t dead          # leads nowhere any more; its slot stays, so that others behind it are found
+
+
+cdef enum:
+    PREFIX_BYTES_MAX = 255
+
+cdef double SWEEP_EVERY_S = 10.0
+cdef double FORGET_S = 600.0
+
+cdef struct Bucket:
+    char* prefix
+    double tokens
+    double since
+    double refused_at
+    int64_t refused
+    uint32_t tag          # of its hash
+    uint8_t length
+
+
+cdef class Budget:
+    """How many new series may be made; ``budget_py.py`` says what each method means."""
+
+    cdef readonly int64_t refused
+    cdef double rate, burst, prefix_rate, prefix_burst, now, swept, tokens
+    cdef Py_ssize_t depth, prefixes_max, n, room
+    cdef Bucket* buckets
+    cdef Bucket others
+    cdef int32_t* slots      # bucket + 1, by hash
+    cdef uint64_t mask, seed
+
+    def __init__(self, double rate, double burst, double prefix_rate, double prefix_burst,
+                 Py_ssize_t depth=2, Py_ssize_t prefixes_max=32_768):
+        self.rate, self.burst = rate, burst
+        self.prefix_rate, self.prefix_burst = prefix_rate, prefix_burst
+        self.depth, self.prefixes_max = depth, prefixes_max
+        self.tokens = burst
+        memset(&self.others, 0, sizeof(Bucket))
+        self.others.tokens = prefix_burst
+        self.seed = int.from_bytes(os.urandom(8), "little")
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.n):
+            free(self.buckets[i].prefix)
+        free(self.buckets)
+        free(self.slots)
+
+    def at(self, double now):
+        self.tokens = min(self.burst, self.tokens + (now - self.now) * self.rate)
+        self.now = now
+        if self.n >= self.prefixes_max and now - self.swept >= SWEEP_EVERY_S:
+            self.sweep()
+
+    def take(self, name):
+        cdef const char* p = name
+        return self.take_one(p, len(name))
+
+    cdef bint take_one(self, const char* p, Py_ssize_t n) noexcept nogil:
+        cdef Bucket* one = self.bucket(p, n)
+        one.tokens = min(self.prefix_burst, one.tokens + (self.now - one.since) * self.prefix_rate)
+        one.since = self.now
+        if (self.rate > 0 and self.tokens < 1) or (self.prefix_rate > 0 and one.tokens < 1):
+            self.refused += 1
+            one.refused += 1
+            one.refused_at = self.now
+            return False
+        self.tokens -= 1
+        one.tokens -= 1
+        return True
+
+    cdef Bucket* bucket(self, const char* p, Py_ssize_t n) noexcept nogil:
+        """The bucket of a name's prefix; that of the others where there is no room for it."""
+        cdef Py_ssize_t size = prefix_length(p, n, self.depth)
+        cdef uint64_t h = hash_bytes(p, size, self.seed), at
+        cdef uint32_t tag = <uint32_t>(h >> 32)
+        cdef Bucket* one
+        if self.slots != NULL:
+            at = h & self.mask
+            while self.slots[at]:
+                one = &self.buckets[self.slots[at] - 1]
+                if one.tag == tag and one.length == size and memcmp(one.prefix, p, size) == 0:
+                    return one
+                at = (at + 1) & self.mask
+        if self.n >= self.prefixes_max or (self.n == self.room and not self.grow()):
+            return &self.others
+        one = &self.buckets[self.n]
+        memset(one, 0, sizeof(Bucket))
+        one.prefix = <char*>malloc(size + 1)
+        if one.prefix == NULL:
+            return &self.others
+        memcpy(one.prefix, p, size)
+        one.length = <uint8_t>size
+        one.tag = tag
+        one.tokens = self.prefix_burst
+        one.since = self.now
+        self.put(h, self.n)
+        self.n += 1
+        return one
+
+    cdef void put(self, uint64_t h, Py_ssize_t number) noexcept nogil:
+        cdef uint64_t at = h & self.mask
+        while self.slots[at]:
+            at = (at + 1) & self.mask
+        self.slots[at] = <int32_t>(number + 1)
+
+    cdef bint grow(self) noexcept nogil:
+        """Room for twice as many buckets; False when memory is out."""
+        cdef Py_ssize_t room = self.room * 2 if self.room else 64
+        cdef Bucket* buckets = <Bucket*>malloc(room * sizeof(Bucket))
+        cdef int32_t* slots = <int32_t*>calloc(room * 2, sizeof(int32_t))
+        if buckets == NULL or slots == NULL:
+            free(buckets)
+            free(slots)
+            return False
+        if self.n:
+            memcpy(buckets, self.buckets, self.n * sizeof(Bucket))
+        free(self.buckets)
+        free(self.slots)
+        self.buckets, self.slots, self.room, self.mask = buckets, slots, room, room * 2 - 1
+        self.put_all()
+        return True
+
+    cdef void put_all(self) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.n):
+            self.put(hash_bytes(self.buckets[i].prefix, self.buckets[i].length, self.seed), i)
+
+    cdef void sweep(self):
+        cdef Py_ssize_t i, kept = 0
+        cdef Bucket* one
+        cdef bint told
+        self.swept = self.now
+        for i in range(self.n):
+            one = &self.buckets[i]
+            told = one.refused and self.now - one.refused_at < FORGET_S
+            if told or (
+                self.prefix_rate > 0
+                and one.tokens + (self.now - one.since) * self.prefix_rate < self.prefix_burst
+            ):
+                self.buckets[kept] = self.buckets[i]
+                kept += 1
+            else:
+                self.others.refused += one.refused
+                free(one.prefix)
+        self.n = kept
+        memset(self.slots, 0, (self.mask + 1) * sizeof(int32_t))
+        self.put_all()
+
+    def prefixes(self):
+        cdef Py_ssize_t i
+        found = []
+        for i in range(self.n):
+            if self.buckets[i].refused:
+                prefix = PyBytes_FromStringAndSize(self.buckets[i].prefix, self.buckets[i].length)
+                found.append((prefix, self.buckets[i].refused))
+        if self.others.refused:
+            found.append((b"(others)", self.others.refused))
+        return sorted(found, key=lambda one: (-one[1], one[0]))
+
+    @property
+    def bytes_used(self):
+        return self.room * (sizeof(Bucket) + 2 * sizeof(int32_t)) + 48 * self.n
+
+
+cdef inline Py_ssize_t prefix_length(const char* p, Py_ssize_t n, Py_ssize_t depth) noexcept nogil:
+    cdef Py_ssize_t i, parts = depth
+    if n > PREFIX_BYTES_MAX:
+        n = PREFIX_BYTES_MAX
+    if n >= 6 and memcmp(p, "stats.", 6) == 0:
+        parts += 1
+    for i in range(n):
+        if p[i] == 59:
+            return i
+        if p[i] == 46:
+            parts -= 1
+            if parts == 0:
+                return i
+    return n
 
 
 cdef class NameTable:
@@ -295,12 +474,13 @@ cdef class NameTable:
             p += key.length + 1
         return out
 
-    def parse(self, data, int64_t now_s, Py_ssize_t name_bytes_max=1024, Py_ssize_t new_max=1 << 30):
+    def parse(self, data, int64_t now_s, Py_ssize_t name_bytes_max=1024, Py_ssize_t new_max=1 << 30,
+              Budget budget=None):
         """Columns of the complete lines of ``data``.
 
         Returns (ids int32, times int64, values float64, odd, used): an id of -2 marks an odd line
-        (``odd``: list of (position in the columns, line bytes)), -3 a new name beyond ``new_max``;
-        ``used``: bytes up to and with the last LF. NaN values are odd lines.
+        (``odd``: list of (position in the columns, line bytes)), -3 a new name beyond ``new_max``, -4 one that
+        the budget refuses; ``used``: bytes up to and with the last LF. NaN values are odd lines.
         """
         cdef const uint8_t[::1] view = data
         cdef Py_ssize_t size = view.shape[0]
@@ -337,7 +517,7 @@ cdef class NameTable:
                 e = <const char*>memchr(p, 10, end - p)
                 if e == NULL:
                     break
-                id = self.line(p, e, now_s, name_bytes_max, &new_max, &times_v[i], &values_v[i])
+                id = self.line(p, e, now_s, name_bytes_max, &new_max, budget, &times_v[i], &values_v[i])
                 ids_v[i] = id
                 if id == ODD:
                     if odd_n == odd_room:
@@ -363,7 +543,7 @@ cdef class NameTable:
 
     cdef int32_t line(
         self, const char* p, const char* e, int64_t now_s, Py_ssize_t name_bytes_max,
-        Py_ssize_t* new_max, int64_t* time, double* value,
+        Py_ssize_t* new_max, Budget budget, int64_t* time, double* value,
     ) noexcept nogil:
         cdef Key* key
         cdef const char* q
@@ -424,6 +604,8 @@ cdef class NameTable:
         if k < 0:
             if new_max[0] <= 0:
                 return REFUSED
+            if budget is not None and not budget.take_one(p, n):
+                return UNBUDGETED
             k = self.insert(p, n, h, -1)
             if k < 0:
                 return REFUSED
@@ -433,10 +615,12 @@ cdef class NameTable:
         self.last = k
         return self.keys[k >> BLOCK_BITS][k & (BLOCK - 1)].id
 
-    def look_up(self, data, starts, sizes, Py_ssize_t name_bytes_max=1024, Py_ssize_t new_max=1 << 30):
+    def look_up(self, data, starts, sizes, Py_ssize_t name_bytes_max=1024, Py_ssize_t new_max=1 << 30,
+                Budget budget=None):
         """Ids (int32) of the names that lie in ``data`` at ``starts`` (int64), ``sizes`` (int32) bytes long.
 
-        -2 marks an odd name, -3 a new one beyond ``new_max``; -1 stands where the size is below 0.
+        -2 marks an odd name, -3 a new one beyond ``new_max``, -4 one that the budget refuses; -1 stands where
+        the size is below 0.
         IndexError when a name doesn't lie in ``data``; the names before it are taken.
         """
         cdef const uint8_t[::1] view = data
@@ -457,13 +641,13 @@ cdef class NameTable:
                 inside = 0 <= starts_v[i] <= room - sizes_v[i]
                 if not inside:
                     break
-                out[i] = self.look_up_one(p + starts_v[i], sizes_v[i], name_bytes_max, &new_max)
+                out[i] = self.look_up_one(p + starts_v[i], sizes_v[i], name_bytes_max, &new_max, budget)
         if not inside:
             raise IndexError("a name beyond the data")
         return ids
 
     cdef int32_t look_up_one(
-        self, const char* p, Py_ssize_t n, Py_ssize_t name_bytes_max, Py_ssize_t* new_max
+        self, const char* p, Py_ssize_t n, Py_ssize_t name_bytes_max, Py_ssize_t* new_max, Budget budget
     ) noexcept nogil:
         cdef Key* key
         cdef int32_t k = -1
@@ -484,6 +668,8 @@ cdef class NameTable:
                     return ODD
                 if new_max[0] <= 0:
                     return REFUSED
+                if budget is not None and not budget.take_one(p, n):
+                    return UNBUDGETED
                 k = self.insert(p, n, h, -1)
                 if k < 0:
                     return REFUSED

@@ -7,8 +7,11 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py.kernels.budget_py import Budget
+
 ODD = -2
-REFUSED = -3
+REFUSED = -3  # a new name beyond new_max
+UNBUDGETED = -4  # a new name that the budget has nothing for
 
 _NUMBER = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[0-9+\-eE]*\Z")
 _TIME = re.compile(rb"(?:[0-9]{1,11}|-0*1)(?:\.[0-9]*)?\Z")
@@ -114,6 +117,7 @@ class NameTable:
         now_s: int,
         name_bytes_max: int = 1024,
         new_max: int = 1 << 30,
+        budget: Budget | None = None,
     ) -> tuple[
         NDArray[np.int32],
         NDArray[np.int64],
@@ -124,8 +128,8 @@ class NameTable:
         """Columns of the complete lines of ``data``.
 
         Returns (ids int32, times int64, values float64, odd, used): an id of -2 marks an odd line
-        (``odd``: list of (position in the columns, line bytes)), -3 a new name beyond ``new_max``;
-        ``used``: bytes up to and with the last LF. NaN values are odd lines.
+        (``odd``: list of (position in the columns, line bytes)), -3 a new name beyond ``new_max``, -4 one that
+        the budget refuses; ``used``: bytes up to and with the last LF. NaN values are odd lines.
         """
         text = bytes(data)
         used = text.rfind(b"\n") + 1
@@ -146,6 +150,9 @@ class NameTable:
                 if new_max <= 0:
                     ids[i] = REFUSED
                     continue
+                if budget is not None and not budget.take(name):
+                    ids[i] = UNBUDGETED
+                    continue
                 new_max -= 1
                 found = self.add(name)
             ids[i] = found
@@ -158,10 +165,12 @@ class NameTable:
         sizes: NDArray[np.int32],
         name_bytes_max: int = 1024,
         new_max: int = 1 << 30,
+        budget: Budget | None = None,
     ) -> NDArray[np.int32]:
         """Ids (int32) of the names that lie in ``data`` at ``starts`` (int64), ``sizes`` (int32) bytes long.
 
-        -2 marks an odd name, -3 a new one beyond ``new_max``; -1 stands where the size is below 0.
+        -2 marks an odd name, -3 a new one beyond ``new_max``, -4 one that the budget refuses; -1 stands where
+        the size is below 0.
         IndexError when a name doesn't lie in ``data``; the names before it are taken.
         """
         text = bytes(data)
@@ -179,6 +188,9 @@ class NameTable:
                     continue
                 if new_max <= 0:
                     ids[i] = REFUSED
+                    continue
+                if budget is not None and not budget.take(name):
+                    ids[i] = UNBUDGETED
                     continue
                 new_max -= 1
                 found = self.add(name)

@@ -32,7 +32,7 @@ CARBON_NAMES = {
     "pointsPerUpdate": "slots of one such write, on average",
     "avgUpdateTime": "seconds of one such write, on average",
     "creates": "new series",
-    "droppedCreates": "new series refused (`series_max`)",
+    "droppedCreates": "points refused because they were of a new series (`series_max`, `series_new_…`, `memory_max`)",
     "errors": "writes that PostgreSQL or the journal's disk did not take",
     "cache.size": "slots in the ring cache and points in the late queue",
     "cache.queues": "series with slots in the ring cache",
@@ -88,7 +88,7 @@ class OwnPoints:
         if not server.registry.opened or server.intake.paused:
             return 0
         names = [f"{self._prefix}.{name}".encode() for name in values]
-        ids, refused = server.registry.resolve(names)
+        ids, refused = server.registry.resolve(names, budgeted=False)
         taken = ids >= 0
         block = PointBlock(
             ids[taken],
@@ -164,7 +164,7 @@ def _totals(server: Server) -> dict[str, float]:
         "metricsReceived": sum(ledger.received.values()) - ledger.received[RECEIVER],
         "committedPoints": ledger.flushed,
         "creates": server.registry.table.size,
-        "droppedCreates": server.registry.refused_new,
+        "droppedCreates": server.registry.refused.total(),
         "errors": flusher.failures + server.journal.failures,
         "cache.overflow": ledger.rejected[Reason.OVERLOAD],
         "tgres.pointsDropped": sum(ledger.rejected.values()),

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from tgres_py.metrics.declare import Declared, Group, Kind
+from typing import TYPE_CHECKING
+
+from tgres_py.metrics.declare import Declared, Group, Kind, Labelled
+from tgres_py.model.points import REFUSED_IDS
+
+if TYPE_CHECKING:
+    from tgres_py.server import Server
+
+PREFIXES_SHOWN = 20
+
+
+def _refused_prefixes(server: Server) -> Labelled:
+    for prefix, count in server.registry.refused_prefixes(PREFIXES_SHOWN):
+        yield (prefix,), count
+
 
 GROUPS = (
     Group(
@@ -12,8 +26,17 @@ GROUPS = (
             Declared(
                 "tgres_series_refused_total",
                 Kind.COUNTER,
-                "New series refused, beyond series_max.",
-                lambda s: s.registry.refused_new,
+                "Points refused because they were of a new series: limit (series_max), new_series (series_new_…), "
+                "memory (memory_max).",
+                lambda s: [((r.value,), s.registry.refused[r]) for r in REFUSED_IDS.values()],
+                ("reason",),
+            ),
+            Declared(
+                "tgres_new_series_refused_total",
+                Kind.COUNTER,
+                "Those that were beyond series_new_…, of the prefixes that had most.",
+                _refused_prefixes,
+                ("prefix",),
             ),
             Declared(
                 "tgres_bundles",

@@ -21,12 +21,18 @@ class Reason(StrEnum):
     UTF8 = "utf8"  # bytes of the name are not UTF-8
     NAME = "name"  # a name that no series can have (control characters, bad tags)
     NAN = "nan"  # NaN carries no value; carbon drops it too
-    LIMIT = "limit"  # line, name or frame longer than its setting allows; too many series
+    LIMIT = "limit"  # line, name or frame longer than its setting allows; more series than series_max
+    NEW_SERIES = "new_series"  # of a new series beyond what series_new_… allow
+    MEMORY = "memory"  # of a new series that memory_max has no room for
     TOO_OLD = "too_old"  # older than the longest retention of its series
     FUTURE = "future"  # further ahead of the clock than future_s_max
     UDP_KERNEL = "udp_kernel"  # dropped by the kernel: the socket's buffer was full
     UNMATCHED = "unmatched"  # no retention rule takes the name
     OVERLOAD = "overload"  # no room: the store is away and all buffers are full
+
+
+# Ids that stand for refused names: why there is no new series.
+REFUSED_IDS = {-3: Reason.LIMIT, -4: Reason.NEW_SERIES, -5: Reason.MEMORY}
 
 
 @dataclass(slots=True)

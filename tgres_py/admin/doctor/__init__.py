@@ -29,6 +29,8 @@ from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.traffic import tapped
 from tgres_py.storage.inspect import postgres_facts
 
+PREFIXES_SHOWN = 5  # of new series that were refused
+
 
 class DoctorArgs(Args):
     watch_s: int = arg(15, "seconds that senders are watched; 0 = not at all", ge=0, le=3_600)
@@ -62,7 +64,11 @@ def sorted_findings(found: Iterable[Finding]) -> Iterator[Finding]:
 
 async def _of_server(live: Live, watch: Watch) -> list[Finding]:
     found = [*state_findings(state_of(live)), *limit_findings(limits(live))]
-    found += refusal_findings(live.intake.ledger.rejected, live.intake.rejects.last)
+    found += refusal_findings(
+        live.intake.ledger.rejected,
+        live.intake.rejects.last,
+        live.registry.refused_prefixes(PREFIXES_SHOWN),
+    )
     found += ring_findings(await ring_facts(live))
     found += watch_findings(watch, live.registry)
     registry = live.registry

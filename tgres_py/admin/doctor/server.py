@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,14 @@ REASONS: dict[Reason, tuple[Severity, str]] = {
     Reason.LIMIT: (
         Severity.WARNING,
         "raise line_bytes_max, name_bytes_max, frame_bytes_max or series_max, whichever it is",
+    ),
+    Reason.NEW_SERIES: (
+        Severity.ERROR,
+        "find who sends ever new names (request ids, time stamps in names); if they are meant, raise series_new_…",
+    ),
+    Reason.MEMORY: (
+        Severity.ERROR,
+        "raise memory_max or give the machine more memory; remove series that nobody needs",
     ),
     Reason.TOO_OLD: (
         Severity.WARNING,
@@ -84,9 +92,14 @@ def _amount(value: float, unit: str) -> str:
 
 
 def refusal_findings(
-    rejected: Mapping[Reason, int], samples: Mapping[Reason, RejectSample]
+    rejected: Mapping[Reason, int],
+    samples: Mapping[Reason, RejectSample],
+    prefixes: Sequence[tuple[str, int]] = (),
 ) -> Iterator[Finding]:
-    """Points refused since the start, each reason with its latest line."""
+    """Points refused since the start, each reason with its latest line.
+
+    ``prefixes``: of new series that were refused, and how many points of each.
+    """
     for reason, (severity, mend) in REASONS.items():
         count = rejected.get(reason, 0)
         if not count:
@@ -99,6 +112,8 @@ def refusal_findings(
             line = last.line.decode(errors="replace")[:SAMPLE_CHARS_MAX]
             sender = last.peer or f"({last.receiver})"
             examples = [f"{line!r} from {sender}"]
+        if reason is Reason.NEW_SERIES:
+            examples += [f"{prefix}: {points:,}" for prefix, points in prefixes]
         yield Finding(severity, f"refused.{reason.value}", what, mend, examples, count)
 
 
