@@ -51,13 +51,8 @@ class Acceptor:
         self._allowed = allowed
         self._tls = tls
         self._sockets: list[socket.socket] = []
-        # accepted, on their way to a protocol; in order of their coming
-        self._joining: dict[asyncio.Task[None], socket.socket] = {}
-
-    @property
-    def joining(self) -> int:
-        """Connections that were accepted and have no protocol yet: TLS handshakes, mostly."""
-        return len(self._joining)
+        self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
+        self._uncut: dict[asyncio.Task[None], socket.socket] = {}  # theirs, in order of coming
 
     def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
@@ -86,8 +81,8 @@ class Acceptor:
 
     def abort(self) -> None:
         """Ends those that have no protocol yet."""
-        for sock in self._joining.values():
-            _cut(sock)
+        while self._uncut:
+            self._cut_oldest()
 
     def _listen_on(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         if sock.fileno() >= 0:
@@ -109,11 +104,12 @@ class Acceptor:
                 connection.close()
                 continue
             connection.setblocking(False)
-            if len(self._joining) >= HANDSHAKES_MAX and self._tls is not None:
-                _cut(next(iter(self._joining.values())))
+            if len(self._uncut) >= HANDSHAKES_MAX and self._tls is not None:
+                self._cut_oldest()
             task = loop.create_task(self._join(loop, connection))
-            self._joining[task] = connection
-            task.add_done_callback(self._joining.pop)
+            self._joining.add(task)
+            self._uncut[task] = connection
+            task.add_done_callback(self._forget)
 
     async def _join(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
         tls: dict[str, Any] = {}
@@ -130,8 +126,12 @@ class Acceptor:
             log.debug("%s: connection refused: %s", self.name, error)
             connection.close()
 
+    def _cut_oldest(self) -> None:
+        """Its transport sees the end of the connection, and closes it."""
+        task = next(iter(self._uncut))
+        with suppress(OSError):
+            self._uncut.pop(task).shutdown(socket.SHUT_RDWR)
 
-def _cut(connection: socket.socket) -> None:
-    """The transport of a connection sees its end, and closes it."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._joining.discard(task)
+        self._uncut.pop(task, None)

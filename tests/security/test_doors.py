@@ -17,11 +17,11 @@ from http_api.app import DefaultHttpSettings, make_app
 from http_api.gate import GateLimits
 from http_api.guard import Access
 from http_api.listen import HttpListener
-from receivers import carbon_line, tcp, udp
+from receivers import carbon_line, carbon_pickle, tcp, udp
 from tests.fake_sink import FakeSink
 from tests.fake_source import FakeSource
 from tests.test_http_render import FakeStatus
-from tgres_py import clock
+from tgres_py import accept, clock
 from tgres_py.cli import client
 from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.model.networks import KNOWN_MAX, Networks, parse_networks
@@ -151,6 +151,66 @@ async def test_carbon_over_tls() -> None:
     finally:
         listener.close()
         await listener.drain(0.2)
+
+
+HELLO = bytes.fromhex("160301006a010000660303") + bytes(99)  # how a TLS client begins
+
+
+async def test_tls_on_a_plain_port_harms_nothing_but_itself() -> None:
+    async def wait_for_the_end(address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HELLO)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            await reader.read()
+        writer.close()
+
+    sink = FakeSink()
+    for wire in (carbon_line.WIRE_FORMAT, carbon_pickle.wire_format(1 << 20)):
+        listener = await tcp.start("carbon", "127.0.0.1", 0, wire, sink)
+        try:
+            _, writer = await asyncio.open_connection(*listener.address)
+            await wait_for_the_end(listener.address)
+            assert not sink.points and sum(sink.rejected.values()) == 1
+            sink.rejected.clear()
+            if wire is carbon_line.WIRE_FORMAT:
+                writer.write(b"a 1 100\n")
+                await until(lambda: sink.points == [(b"a", 100, 1.0)])
+                sink.points.clear()
+            writer.close()
+        finally:
+            listener.close()
+            await listener.drain(0.2)
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_a_handshake_that_does_not_end_is_given_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "HANDSHAKE_S", 0.1)
+
+    async def run() -> None:
+        limits = tcp.TcpLimits(tls=tls_of("one").context)
+        sink = FakeSink()
+        listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
+        try:
+            for sent in (b"", HELLO[:20]):
+                reader, writer = await asyncio.open_connection(*listener.address)
+                writer.write(sent)
+                async with asyncio.timeout(10):
+                    assert await reader.read() == b""
+                writer.close()
+            await until(lambda: listener.acceptor.failed == 2)
+            assert listener.totals.connections == 0
+            await until(lambda: not listener.acceptor._joining and not listener.acceptor._uncut)
+        finally:
+            listener.close()
+            await listener.drain(0.2)
+
+    if name == "uvloop":
+        pytest.importorskip("uvloop").run(run())
+    else:
+        asyncio.run(run())
 
 
 # -- TLS and its reload --------------------------------------------------------------------------
