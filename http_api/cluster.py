@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -58,10 +59,11 @@ class PeerFailed(Exception):
 
 @dataclass(slots=True)
 class Peer:
-    """One other node. ``name``: host and port, for people; ``url`` may hold a password."""
+    """One other node. ``name``: host and port, for people; ``url``: without user and password, which no error can tell so."""
 
     url: URL
     name: str
+    headers: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     failures: int = 0
     rests_until_s: float = 0.0
@@ -222,9 +224,11 @@ class Cluster:
         query = urlencode(pairs)
         url = peer.url.joinpath(path)
         if len(query) <= URL_CHARS_MAX:
-            request = self._session.get(URL(f"{url}?{query}", encoded=True), allow_redirects=False)
+            request = self._session.get(
+                URL(f"{url}?{query}", encoded=True), headers=peer.headers, allow_redirects=False
+            )
         else:
-            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            form = {"Content-Type": "application/x-www-form-urlencoded", **peer.headers}
             request = self._session.post(url, data=query, headers=form, allow_redirects=False)
         try:
             async with request as response:
@@ -254,7 +258,11 @@ class Cluster:
 
 def _peer(text: str) -> Peer:
     url = URL(text)
-    return Peer(url, f"{url.host}:{url.port}{url.path.rstrip('/')}")
+    headers = {}
+    if url.user or url.password:
+        secret = b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+        headers = {"Authorization": f"Basic {secret}"}
+    return Peer(url.with_user(None), f"{url.host}:{url.port}{url.path.rstrip('/')}", headers)
 
 
 def _batches(keys: Iterable[RemoteKey]) -> list[list[RemoteKey]]:

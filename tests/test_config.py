@@ -10,7 +10,7 @@ import pytest
 from tgres_py.config import Settings, option_name, setting_extra, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
 from tgres_py.config_sources import load, reload
-from tgres_py.config_values import Address, mask_dsn, parse_address, parse_size
+from tgres_py.config_values import Address, parse_address, parse_size
 from tgres_py.errors import ConfigError
 
 
@@ -184,17 +184,26 @@ def test_variables_that_are_not_settings_are_let_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dsn", "masked"),
+    ("dsn", "shown"),
     [
         ("postgresql://u:p@h:5432/d", "postgresql://u:***@h:5432/d"),
         ("postgresql://u:p%40q@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("postgresql://h/d?user=u&password=p&x=y", "postgresql://h/d?user=u&password=***&x=y"),
+        ("postgresql://u:p/q@h/d", "postgresql://u:***@h/d"),
     ],
 )
-def test_masked_dsn(dsn: str, masked: str) -> None:
-    assert mask_dsn(dsn) == masked
-    assert load(environ={"TGRES_DSN": dsn}).dsn_masked == masked
+def test_the_dsn_is_shown_without_its_password(dsn: str, shown: str) -> None:
+    assert load(environ={"TGRES_DSN": dsn}).dsn_masked == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:s3cret@h:99999", "ftp://u:s3cret@h", "http://u:s3/cret@h"]
+)
+def test_refusals_tell_no_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="cluster_peers") as info:
+        load(environ={"TGRES_CLUSTER_PEERS": url})
+    assert "cret" not in str(info.value)
 
 
 def test_settings_cannot_be_changed() -> None:

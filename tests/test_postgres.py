@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.test_store_conformance import chunk, read_one, two_bundles
 from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.model.retention import Archive
-from tgres_py.storage.connection import Connector, mask_dsn
+from tgres_py.storage.connection import Connector
 from tgres_py.storage.port import ChunkRows
 from tgres_py.storage.postgres import NOTICES_MAX, PostgresStore, ring_places
 
@@ -78,18 +78,19 @@ async def test_a_dsn_that_is_none(dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dsn", "masked"),
+    ("dsn", "shown"),
     [
         ("postgresql://u:p@h:5/d", "postgresql://u:***@h:5/d"),
         ("postgresql://u:p@ss:w@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:p/ss@h/d", "postgresql://u:***@h/d"),
         ("postgresql://u@h/d?password=p&x=1", "postgresql://u@h/d?password=***&x=1"),
         ("host=h password='p q' user=u", "host=h password=*** user=u"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("postgresql:///d?host=/a:b@c", "postgresql:///d?host=/a:b@c"),
     ],
 )
-def test_mask_dsn(dsn: str, masked: str) -> None:
-    assert mask_dsn(dsn) == masked
+def test_errors_name_the_dsn_without_its_password(dsn: str, shown: str) -> None:
+    assert Connector(dsn, 1, 1).masked_dsn == shown
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from tgres_py.config_values import (
     Size,
     Urls,
     check_token,
-    mask_dsn,
 )
 from tgres_py.errors import ConfigError
 from tgres_py.machine import memory_bytes
+from tgres_py.masks import masked
 from tgres_py.memory import MEMORY_MAX_LEAST, Shares, memory_max_bytes, shares
 from tgres_py.model.retention import Cf, OnDuplicate, parse_retention
 from tgres_py.model.rules import (
@@ -448,7 +448,7 @@ class Settings(BaseModel):
     @property
     def dsn_masked(self) -> str | None:
         """The DSN for logs and people: without its password."""
-        return None if self.dsn is None else mask_dsn(self.dsn)
+        return None if self.dsn is None else masked(self.dsn)
 
     @property
     def admin_secret(self) -> str:

@@ -29,8 +29,9 @@ from tgres_py.config import (
     option_name,
     setting_fields,
 )
-from tgres_py.config_values import Address, check_token, mask_dsn
+from tgres_py.config_values import Address, check_token
 from tgres_py.errors import ConfigError
+from tgres_py.masks import masked
 from tgres_py.statsd.listen import LISTEN_KEYS, listen_from_table
 from tgres_py.statsd.settings import from_table as statsd_from_table
 from tgres_py.statsd.settings import reloaded
@@ -230,7 +231,7 @@ def _validate(values: dict[str, Any], origins: Mapping[str, str]) -> Settings:
         name = str(first["loc"][0])
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if first["type"] != "value_error":
-            shown = mask_dsn(str(first["input"])) if name == "dsn" else repr(first["input"])
+            shown = masked(str(first["input"])) if name == "dsn" else repr(first["input"])
             shown = "what is given" if name in SECRETS else shown
             reason = f"{reason[:1].lower()}{reason[1:]}, not {shown}"
         raise ConfigError(f"{origins.get(name, 'settings')}: {name}: {reason}") from None

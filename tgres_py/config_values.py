@@ -1,15 +1,16 @@
-"""The kinds of values that settings have: addresses, sizes, lists of names, networks and URLs, tokens; texts without
-their secrets. Each is checked and made from text or from a TOML value.
+"""The kinds of values that settings have: addresses, sizes, lists of names, networks and URLs, tokens.
+Each is checked and made from text or from a TOML value.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, NamedTuple
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator
 
+from tgres_py.masks import masked
 from tgres_py.model.networks import parse_networks
 
 TOKEN_CHARS_MIN = 16
@@ -64,9 +65,9 @@ def parse_urls(value: object) -> tuple[str, ...]:
     for url in urls:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
-            raise ValueError(f"{mask_password(url)!r} is no address; write http://host:port")
+            raise ValueError(f"{masked(url)!r} is no address; write http://host:port")
         if parts.query or parts.fragment:
-            raise ValueError(f"{mask_password(url)!r}: an address without ? and # is needed")
+            raise ValueError(f"{masked(url)!r}: an address without ? and # is needed")
     if len(set(urls)) != len(urls):
         raise ValueError("an address is given twice")
     return tuple(urls)
@@ -119,20 +120,3 @@ Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(parse_networks)]
 Urls = Annotated[tuple[str, ...], BeforeValidator(parse_urls)]
 Listen = Annotated[Address | None, BeforeValidator(parse_address)]
-
-
-def mask_dsn(dsn: str) -> str:
-    """The DSN with its password replaced by ``***``."""
-    parts = urlsplit(dsn)
-    netloc = parts.netloc
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}{':***' if colon else ''}@{host}"
-    query = re.sub(r"(^|&)((?:ssl)?password)=[^&]*", r"\1\2=***", parts.query)
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
-
-
-def mask_password(url: str) -> str:
-    """A URL with its password replaced by ``***``."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)

@@ -12,8 +12,8 @@ from tgres_py.cli.options import RULE_SETTINGS, setting_options
 from tgres_py.config import FILES, SECRETS, Settings, setting_fields
 from tgres_py.config_doc import sample_toml, settings_json, toml_value
 from tgres_py.config_sources import load
-from tgres_py.config_values import mask_dsn, mask_password
 from tgres_py.errors import ConfigError
+from tgres_py.masks import masked
 from tgres_py.model.rules import BUILT_IN
 from tgres_py.statsd.import_config import import_config
 
@@ -67,11 +67,11 @@ def shown_value(settings: Settings, name: str) -> Any:
     """A setting's value for people: listeners as they are written, the DSN without password."""
     value = getattr(settings, name)
     if name == "dsn":
-        return mask_dsn(value) if value else None
+        return masked(value) if value else None
     if name in SECRETS:
         return "***" if value else None
     if type(value) is tuple:  # an Address is one, too
-        return tuple(mask_password(text) for text in value)
+        return tuple(masked(text) for text in value)
     if value is None:
         return None if name in FILES else "off"
     return value if isinstance(value, bool | int | float) else str(value)

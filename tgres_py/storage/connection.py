@@ -7,7 +7,6 @@ once (asyncpg's pool first waits for its cancel request, which a frozen server n
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ import asyncpg
 
 from tgres_py import clock
 from tgres_py.errors import ConfigError, StoreUnavailable
+from tgres_py.masks import masked
 from tgres_py.measure import Histogram
 
 SERVER_VERSION_MIN = 14
@@ -37,18 +37,12 @@ _PASSING_CLASSES = ("08", "53", "57", "58")
 _PASSING_CODES = frozenset({"25006", "40001", "40P01", "55P03"})
 
 
-def mask_dsn(dsn: str) -> str:
-    """``dsn`` without its password, for logs and errors."""
-    dsn = re.sub(r"(://[^/?#]*?:).*(@)", r"\1***\2", dsn)
-    return re.sub(r"(?i)(password=)('[^']*'|[^\s&]*)", r"\1***", dsn)
-
-
 class Connector:
     """Knows where PostgreSQL is and how long to wait for it."""
 
     def __init__(self, dsn: str, connect_timeout_s: float, command_timeout_s: float) -> None:
         self._dsn = dsn
-        self.masked_dsn = mask_dsn(dsn)
+        self.masked_dsn = masked(dsn)
         self._connect_timeout_s = connect_timeout_s
         self._command_timeout_s = command_timeout_s
 
