@@ -11,7 +11,7 @@ from tgres_py import clock
 from tgres_py.ingest.flusher import Flusher, Pace
 from tgres_py.ingest.follow import Follower
 from tgres_py.ingest.intake import Intake, Limits
-from tgres_py.ingest.journal import Journal
+from tgres_py.ingest.journal import KEPT_BYTES, Journal
 from tgres_py.ingest.reader import Floats, Reader
 from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
@@ -44,6 +44,7 @@ class Rig:
         self.pace = pace or Pace(late_grace_s=20, flush_pace_s=10, sql_freshness_s=0)
         self.limits = limits or Limits(1 << 30)
         self.journal_sync_s = journal_sync_s
+        self.journal_kept_bytes = KEPT_BYTES
         self.recovered = Recovered()
         clock.replace_source(lambda: self.now_s)
 
@@ -51,7 +52,7 @@ class Rig:
         """Starts, or starts again after ``kill``."""
         self.ring = RingStore()
         self.registry = Registry(self.match_many, self.ring)
-        self.journal = Journal(self.folder, self.journal_sync_s)
+        self.journal = Journal(self.folder, self.journal_sync_s, self.journal_kept_bytes)
         self.journal.start()
         self.intake = Intake(self.registry, self.journal, self.limits)
         self.reader = Reader(self.registry, self.store)

@@ -272,10 +272,10 @@ async def test_rotation_and_drop(journal: Journal, tmp_path: Path) -> None:
     assert [f.number for f in files] == [1, 2] and number == 2
     assert {f.journal_id for f in files} == {journal.journal_id}
     assert journal.total_bytes == sum(f.path.stat().st_size for f in files)
-    assert journal.drop_before(number) == 1
+    assert journal.drop_before(number, 0) == 1
     assert values_of(read(tmp_path)) == [1.5]
     assert journal.total_bytes == (tmp_path / "0000000002.journal").stat().st_size
-    assert journal.drop_before(100) == 0, "the file that is being written stays"
+    assert journal.drop_before(100, 0) == 0, "the file that is being written stays"
     assert values_of(read(tmp_path)) == [1.5]
 
 
@@ -311,7 +311,7 @@ def test_a_second_server_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path, SYNC_S)
-    monkeypatch.setattr(os, "write", failing(os.write, times=1))
+    monkeypatch.setattr(os, "write", failing(os.write, times=1, number=errno.EROFS))
     with pytest.raises(ConfigError, match=r"can't be written.*another folder"):
         journal.start()
     journal.close()
@@ -321,7 +321,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def failing(
-    function: Callable[..., object], times: int, calls: list[float] | None = None
+    function: Callable[..., object],
+    times: int,
+    calls: list[float] | None = None,
+    number: int = errno.ENOSPC,
 ) -> Callable[..., object]:
     """``function``, but the journal's first calls fail."""
     left = [times]
@@ -333,7 +336,7 @@ def failing(
             calls.append(time.monotonic())
         if left[0]:
             left[0] -= 1
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
         return function(*args)
 
     return call
@@ -344,6 +347,14 @@ async def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.005)
+
+
+async def on_disk_at_last(journal: Journal) -> None:
+    for _ in range(1_000):
+        if await journal.synced():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not on disk after ten seconds")
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
@@ -357,7 +368,8 @@ async def test_nothing_is_lost_while_the_disk_is_full(
     await until(lambda: journal.failed, "the failure is noticed")
     assert "No space left" in str(journal.failed)
     journal.append(points(2, 4))
-    await journal.synced()
+    assert not await journal.synced()
+    await on_disk_at_last(journal)
     assert values_of(read(tmp_path)) == [i + 0.5 for i in range(6)]
     await until(lambda: journal.failed is None, "the end of the failure is noticed")
 
@@ -377,7 +389,7 @@ async def test_a_half_written_record_is_taken_back(
 
     monkeypatch.setattr(os, "write", half)
     journal.append(points(50))
-    await journal.synced()
+    await on_disk_at_last(journal)
     assert not left
     damage = Damage()
     assert len(values_of(read(tmp_path, damage))) == 50
@@ -403,7 +415,7 @@ async def test_a_sync_that_failed_is_not_believed_the_next_time(
 
     monkeypatch.setattr(os, "fdatasync", forgets)
     journal.append(points(3))
-    await journal.synced()
+    await on_disk_at_last(journal)
     assert not left
     assert values_of(read(tmp_path)) == [0.5, 1.5, 2.5]
 
@@ -420,9 +432,9 @@ async def test_a_full_disk_is_not_tried_without_pause(
         waiter.cancel()
     await asyncio.sleep(SYNC_S * 5)
     assert 1 <= len(calls) <= 15
+    assert waiter.cancelled() or waiter.result() is False
     monkeypatch.undo()
-    await journal.synced()
-    waiter.cancel()
+    await on_disk_at_last(journal)
 
 
 async def test_rotation_on_a_full_disk_opens_no_more_files_than_one(
@@ -443,10 +455,54 @@ async def test_rotation_on_a_full_disk_opens_no_more_files_than_one(
     monkeypatch.setattr(os, "write", header_fails)
     journal.rotate()
     journal.append(points(1, 1))
-    await journal.synced()
+    await on_disk_at_last(journal)
     assert left == [0]
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
     assert values_of(read(tmp_path)) == [0.5, 1.5]
+
+
+async def test_too_many_records_are_given_up_and_an_image_makes_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, SYNC_S, kept_bytes=1_000)
+    journal.start()
+    journal.append(points(2))
+    await journal.synced()
+    monkeypatch.setattr(os, "write", failing(os.write, times=1_000_000))
+    journal.append(points(200))
+    await until(lambda: journal.incomplete, "records are given up")
+    journal.append(points(2, 300))
+    assert not await journal.synced()
+    await until(lambda: journal.pending_bytes == 0, "nothing is kept any more")
+    monkeypatch.undo()
+    await until(lambda: journal.failed is None, "writing works again")
+    assert journal.incomplete
+    gaps, number = journal.gaps, journal.rotate()
+    journal.append(points(3))
+    assert await journal.synced()
+    assert journal.gaps == gaps
+    journal.drop_before(number, gaps)
+    assert not journal.incomplete
+    assert values_of(read(tmp_path)) == [0.5, 1.5, 2.5]
+    journal.close()
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[2].split()[0] for text in texts] == ["[Errno", "too", "writing"], (
+        texts
+    )
+
+
+async def test_a_disk_that_is_full_at_the_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, SYNC_S)
+    monkeypatch.setattr(os, "write", failing(os.write, times=3))
+    journal.start()
+    assert "No space left" in str(journal.failed)
+    journal.append(points(2))
+    await on_disk_at_last(journal)
+    assert journal.failed is None
+    assert values_of(read(tmp_path)) == [0.5, 1.5]
+    journal.close()
 
 
 async def test_close_writes_what_is_pending(tmp_path: Path) -> None:

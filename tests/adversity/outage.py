@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from tests.acceptance.load import Load, Sent
-from tests.acceptance.process import ServerProcess, wait_for
+from tests.acceptance.process import Known, ServerProcess, wait_for
 from tests.acceptance.test_crash import assert_holds
 
 HEALTHZ_S = 1.0  # the promise
@@ -79,7 +79,7 @@ class Traffic:
         old = Sent()
         port = server.ports["carbon"]
         begun = server.sum_of("tgres_flushes_total")
-        self.old = Load(old, port, self.old_s, prefix="load2", pause_s=0.02, series=5)
+        self.old = Load(old, port, self.old_s, prefix="load2", pause_s=0.01, series=5)
         wait_for(lambda: server.sum_of("tgres_flushes_total") > begun, "a chunk is stored", 30)
         self.now_s = int(time.time())
         self.live = Load(
@@ -92,6 +92,13 @@ class Traffic:
         self.live.stop()
         self.old.stop()
         self.sent.batches += self._others.batches
+
+    def abandon(self, before: float) -> tuple[Known, Known]:
+        """After a kill: what was sent before that moment, and all that was sent."""
+        self.live.abandon()
+        self.old.abandon()
+        self.sent.batches += self._others.batches
+        return self.sent.known(before), self.sent.known()
 
     @property
     def points(self) -> int:

@@ -38,7 +38,9 @@ def check_memory(server: ServerProcess, load: Load) -> None:
     status, _ = server.get(
         f"/render?target=load.s0&from={newest_s - 5}&until={newest_s}&format=json", timeout_s=25
     )
-    assert status in (200, 503), "an answer, whatever it is, long before the request's own time limit"
+    assert status in (200, 503), (
+        "an answer, whatever it is, long before the request's own time limit"
+    )
 
 
 def check_end(server: ServerProcess, load: Load, sent: Sent) -> None:

@@ -45,6 +45,7 @@ PROBE_TIMEOUT_S = 0.5
 JOURNAL_WAIT_S = 5.0
 PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
+INCOMPLETE_S = (5.0, 60.0)  # one that gave records up: first and longest pause between tries
 GOLDEN = 0.6180339887498949
 IMAGE_POINTS = 1 << 19
 TOUCH_PARTIAL_S = 6 * 3_600.0  # where whole chunks are rarer than this, partial ones tell of last points, too
@@ -111,6 +112,7 @@ class Flusher:
         self._wake = asyncio.Event()
         self.lock = asyncio.Lock()  # whoever writes to the store or moves a floor holds it
         self._last_checkpoint = clock.monotonic()
+        self._image_pause_s = 0.0  # before the image that makes the journal whole is tried again
         intake.on_late = self._note_late
 
     # -- the task ----------------------------------------------------------------------------
@@ -176,7 +178,15 @@ class Flusher:
                 log.error("PostgreSQL is away (%s); points wait in memory and journal", why)
 
     async def tick(self) -> None:
-        """All that is due now."""
+        """All that is due now. StoreUnavailable: the journal is looked after all the same."""
+        try:
+            await self._write_due()
+        except StoreUnavailable:
+            await self._checkpoint_if_due()
+            raise
+        await self._checkpoint_if_due()
+
+    async def _write_due(self) -> None:
         async with self.lock:
             await self._create_series()
             await self._merge_late()
@@ -186,16 +196,19 @@ class Flusher:
                     await self._flush_chunk(segment, until)
             await self._relieve()
             await self._freshen()
+
+    async def _checkpoint_if_due(self) -> None:
         if self._checkpoint_due():
             with self.checkpoint_seconds.timed():
                 await self.checkpoint()
 
     def _checkpoint_due(self) -> bool:
-        if self.journal is None:
+        if self.journal is None or self.journal.failed:
             return False
         since = clock.monotonic() - self._last_checkpoint
         crowded = self.journal.total_bytes > self.intake.limits.journal_bytes_max // 2
-        return since >= self.pace.checkpoint_s or (crowded and since >= CROWDED_S)
+        wait_s = min(self.pace.checkpoint_s, CROWDED_S) if crowded else self.pace.checkpoint_s
+        return since >= (min(wait_s, self._image_pause_s) if self.journal.incomplete else wait_s)
 
     # -- series rows -------------------------------------------------------------------------
 
@@ -362,7 +375,7 @@ class Flusher:
         self.journal.append(Record(Kind.FLOOR, ids[ids >= 0], now_s=self.registry.floor_s(segment)))
 
     async def _journal_synced(self) -> None:
-        """Waits until the journal is on disk; not for ever: its disk may be full."""
+        """Waits until the journal is on disk; not for ever, and not for a disk that takes nothing."""
         if self.journal is None:
             return
         try:
@@ -594,12 +607,17 @@ class Flusher:
     # -- checkpoint --------------------------------------------------------------------------
 
     async def checkpoint(self) -> None:
-        """Starts a new journal file with an image of all that isn't in the store, and drops the older ones."""
+        """Starts a new journal file with an image of all that isn't in the store, and drops the older ones.
+
+        They stay when the image can't be written; another one is made later.
+        """
         journal = self.journal
         if journal is None:
             return
         self._last_checkpoint = clock.monotonic()
+        self._image_pause_s = min(INCOMPLETE_S[1], max(INCOMPLETE_S[0], 2 * self._image_pause_s))
         async with self.lock:  # no late points are on their way
+            gaps = journal.gaps
             number = journal.rotate()
             for late in self.intake.late:
                 journal.append(
@@ -618,11 +636,12 @@ class Flusher:
                 self._journal_floor(segment)
                 self._journal_image(segment)
             await asyncio.sleep(0)
-            if journal.pending_bytes > 64 << 20:
-                await journal.synced()
-        await journal.synced()
-        journal.drop_before(number)
-        self.checkpoints += 1
+            if journal.pending_bytes > 64 << 20 and not await journal.synced():
+                return
+        if await journal.synced() and journal.gaps == gaps:
+            journal.drop_before(number, gaps)
+            self.checkpoints += 1
+            self._image_pause_s = 0.0
 
     def _journal_image(self, segment: int) -> None:
         assert self.journal is not None

@@ -24,12 +24,17 @@ server (an incarnation); its NAMES, FLOOR and ROWS are read before its other rec
 A thread of its own encodes, writes and calls fdatasync at least twice in ``sync_s``, so that what was
 received ``sync_s`` ago is on disk. A new file starts with each checkpoint: the image of all rings;
 when that is on disk all older files are dropped, but for those with late points not yet merged.
+
+While the disk takes nothing, records wait in memory and are tried again. When that are too many they are
+given up (``gaps``), since memory has all that they tell: the next checkpoint, as soon as the disk works,
+makes the journal whole. A crash in between loses what came since.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import mmap
@@ -62,6 +67,9 @@ RECORD_MAGIC = 0x314A4754
 RECORD_BYTES_MAX = 64 << 20
 WRITE_BYTES = 4 << 20  # pending bytes that wake the writer before its time
 POINT_BYTES = 20  # of a pending point, for the bound on memory
+KEPT_BYTES = 64 << 20  # records that wait for a disk that takes nothing; of more an image is made
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ROOM_BYTES = 1 << 20  # a disk that was full must have this much before it is written to again
 
 
 class Kind(IntEnum):
@@ -284,7 +292,7 @@ class Journal:
     ``folder`` is made when missing. ``journal_id`` is that of the files found there, else a new one.
     """
 
-    def __init__(self, folder: Path, sync_s: float) -> None:
+    def __init__(self, folder: Path, sync_s: float, kept_bytes: int = KEPT_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock_fd = self._lock()
@@ -296,6 +304,9 @@ class Journal:
         self.failures = 0
         self.sync_seconds = Histogram()
         self.failed: str | None = None  # why nothing can be written at the moment
+        self.gaps = 0  # how often records were given up
+        self._gaps_filled = 0  # of these, before the checkpoint that was done last
+        self._kept_bytes = kept_bytes
         self._interval_s = sync_s / 2
         self._number = self.old_files[-1].number if self.old_files else 0
         self._pending: list[Record] = []
@@ -305,7 +316,7 @@ class Journal:
         self._synced = 0
         self._closing = False
         self._wake = threading.Condition()
-        self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._waiters: list[tuple[int, asyncio.Future[bool]]] = []
         self._fd = -1
         self._sizes: dict[int, int] = {
             f.number: f.path.stat().st_size for f in self.old_files
@@ -325,11 +336,18 @@ class Journal:
         return fd
 
     def start(self) -> None:
-        """Opens this run's first file and starts the writer."""
+        """Opens this run's first file and starts the writer; on a full disk that is tried again.
+
+        ConfigError: it can't be written for another reason.
+        """
         try:
             self._open_next()
         except OSError as e:
-            raise ConfigError(f"the journal can't be written: {e}; give --data-dir another folder") from None
+            if e.errno not in FULL:
+                raise ConfigError(
+                    f"the journal can't be written: {e}; give --data-dir another folder"
+                ) from None
+            self._note_failure(e)
         self._thread.start()
 
     # -- appending ---------------------------------------------------------------------------
@@ -360,18 +378,31 @@ class Journal:
             self._appended += 1
             return self._number + 1
 
-    async def synced(self) -> None:
-        """Returns when all that was appended so far is on disk."""
-        event = asyncio.Event()
+    @property
+    def incomplete(self) -> bool:
+        """Whether records were given up since the last checkpoint began: the next one makes it whole."""
+        return self.gaps > self._gaps_filled
+
+    async def synced(self) -> bool:
+        """True when all that was appended so far is on disk, as soon as it is; False when the disk takes nothing."""
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         with self._wake:
             if self._synced >= self._appended:
-                return
-            self._waiters.append((self._appended, asyncio.get_running_loop(), event))
+                return True
+            if self.failed:
+                return False
+            self._waiters.append((self._appended, told))
             self._wake.notify()
-        await event.wait()
+        return await told
 
-    def drop_before(self, number: int) -> int:
-        """Removes all files with a lower number; how many."""
+    def drop_before(self, number: int, gaps: int) -> int:
+        """Removes all files with a lower number, as an image follows in those that stay; how many.
+
+        ``gaps``: their count when the image was begun.
+        """
+        if gaps > self._gaps_filled:
+            log.warning("journal: writing works again, all that is in memory is on disk")
+            self._gaps_filled = gaps
         dropped = 0
         for n in sorted(self._sizes):
             if n < number and n != self._number:
@@ -420,16 +451,15 @@ class Journal:
                         self._sync()
                     last_try = clock.monotonic()
                     self._synced = upto
-                    self._tell()
                     self._works_again()
+                    self._tell(True)
             except OSError as e:
-                if self.failed is None:
-                    log.error("journal: %s; going on in memory, trying again", e)
-                self.failed = str(e)
-                self.failures += 1
+                self._note_failure(e)
                 todo[:0] = self._unsynced
                 self._unsynced = []
+                self._give_up(todo)
                 self._count_pending(todo)
+                self._tell(False)
                 last_try = clock.monotonic()
             if closing:
                 if todo:
@@ -443,25 +473,42 @@ class Journal:
         elif not (self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0):
             self._wake.wait(seconds)
 
+    def _note_failure(self, error: OSError) -> None:
+        if self.failed is None and not self.incomplete:
+            log.error("journal: %s; going on in memory, trying again", error)
+        self.failed = str(error)
+        self.failures += 1
+
+    def _give_up(self, todo: list[Record]) -> None:
+        """Forgets records that the disk doesn't take when they are too many, and all further ones until the image."""
+        if self.incomplete or sum(r.pending_bytes for r in todo) > self._kept_bytes:
+            if not self.incomplete:
+                log.error("journal: too much waits for the disk; an image of all follows when it works")
+            self.gaps += 1
+            todo.clear()
+
     def _works_again(self) -> None:
-        if self.failed:
+        if self.failed and not self.incomplete:
             log.warning("journal: writing works again")
-            self.failed = None
+        self.failed = None
 
     def _count_pending(self, todo: list[Record]) -> None:
         with self._wake:
             self._pending_bytes = sum(r.pending_bytes for r in [*todo, *self._pending])
 
-    def _tell(self) -> None:
+    def _tell(self, done: bool) -> None:
+        """Those whose records are on disk, or, when they can't be brought there, all that wait."""
         with self._wake:
-            due = [w for w in self._waiters if w[0] <= self._synced]
-            self._waiters = [w for w in self._waiters if w[0] > self._synced]
-        for _, loop, event in due:
+            due = [w for w in self._waiters if not done or w[0] <= self._synced]
+            self._waiters = [w for w in self._waiters if done and w[0] > self._synced]
+        for _, told in due:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(event.set)
+                told.get_loop().call_soon_threadsafe(_set, told, done)
 
     def _write(self, todo: list[Record]) -> None:
         """Writes the records and takes them off the list, file by file."""
+        if self._fd < 0:
+            self._open_next()
         while todo:
             if todo[0] is _ROTATE:
                 self._open_next()
@@ -483,11 +530,15 @@ class Journal:
         self._synced_size = self._sizes[self._number]
 
     def _rewind(self) -> None:
-        """Back to what is surely on disk: after a failed sync the kernel forgets what it could not
-        write, and the next sync succeeds without it."""
+        """After a failure, back to what is surely on disk: after a failed sync the kernel forgets what it could
+        not write, and the next sync succeeds without it."""
+        if self._fd < 0:
+            return
         os.ftruncate(self._fd, self._synced_size)
         os.lseek(self._fd, self._synced_size, os.SEEK_SET)
         self._sizes[self._number] = self._synced_size
+        os.posix_fallocate(self._fd, self._synced_size, ROOM_BYTES)
+        os.ftruncate(self._fd, self._synced_size)
 
     def _open_next(self) -> None:
         if self._fd >= 0:
@@ -506,6 +557,11 @@ class Journal:
             os.close(self._fd)
         self._fd, self._number = fd, number
         self._sizes[number] = self._synced_size = len(head)
+
+
+def _set(told: asyncio.Future[bool], done: bool) -> None:
+    if not told.done():
+        told.set_result(done)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -256,7 +256,8 @@ class Mover:
         journal = self._flusher.journal
         if journal is not None:
             journal.append(Record(Kind.FLOOR, ids, now_s=cut_s))
-            await journal.synced()
+            if not await journal.synced() or journal.incomplete:
+                raise StoreUnavailable("the journal's disk takes nothing")
 
     async def _commit(self, batch: Batch, cut_s: int) -> None:
         """With an answer lost, asks until it is known: memory and store must not differ."""

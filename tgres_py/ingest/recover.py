@@ -140,7 +140,6 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         for run in runs:
             await _replay(intake, run, state.late_seq if ours else -1, unsure, floors, result)
         if not ours:
-            await journal.synced()
             await _bind(store, journal)
     registry.open()
     intake.journal_names()
@@ -261,13 +260,21 @@ async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int6
 
 
 async def _bind(store: Store, journal: Journal) -> None:
+    """Makes the journal the store's, once all that was requeued is on disk. For as long as it takes: what was
+    replayed must not be replayed again."""
+    told = False
     while True:
+        why = journal.failed
         try:
-            await store.set_journal_id(journal.journal_id)
-            return
+            if await journal.synced():
+                await store.set_journal_id(journal.journal_id)
+                return
         except StoreUnavailable as e:
-            log.warning("%s; trying again", e)
-            await asyncio.sleep(1)
+            why = str(e)
+        if not told:
+            told = True
+            log.warning("%s; trying again", why)
+        await asyncio.sleep(1)
 
 
 async def _replay(

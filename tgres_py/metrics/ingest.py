@@ -191,7 +191,7 @@ GROUPS = (
                 "tgres_journal_failed",
                 Kind.GAUGE,
                 "1 while the journal can't be written: a crash would lose what came since.",
-                lambda s: int(s.journal.failed is not None),
+                lambda s: int(s.journal.failed is not None or s.journal.incomplete),
             ),
             Declared(
                 "tgres_checkpoints_total",

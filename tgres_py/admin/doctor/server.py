@@ -144,13 +144,19 @@ def state_of(live: Live) -> State:
         opened=live.registry.opened,
         available=live.flusher.available,
         paused=live.intake.paused,
-        journal_failed=live.journal.failed,
+        journal_failed=_journal_trouble(live),
         native=NATIVE,
         refused_connections=refused,
         refused_queries=Counter(meters.refused) if meters is not None else None,
         sockets=sockets,
         statsd=_statsd_steps(live),
     )
+
+
+def _journal_trouble(live: Live) -> str | None:
+    if live.journal.failed is None and live.journal.incomplete:
+        return "an image of what is in memory is on its way to it"
+    return live.journal.failed
 
 
 def _statsd_steps(live: Live) -> tuple[int, int] | None:
