@@ -15,6 +15,7 @@ from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.flusher import Pace
 from tgres_py.ingest.intake import Limits
+from tgres_py.memory import HARD
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
 from tgres_py.storage.port import ChunkRows
@@ -397,10 +398,12 @@ async def test_flush_now_of_some_series(rig: Rig) -> None:
 
 
 async def test_with_memory_short_chunks_leave_early(tmp_path: Path) -> None:
-    rig = Rig(HookedStore(), tmp_path, SPEC, now_s=NOW_S, limits=Limits(64 * 8 * 10))
+    rig = Rig(HookedStore(), tmp_path, SPEC, now_s=NOW_S, limits=Limits(int(64 * 8 * 10 * HARD)))
     await rig.start()
     try:
         rig.add([("a", NOW_S + 10 * i, float(i)) for i in range(10)])
+        await rig.journal.synced()  # its pending records count, too
+        rig.intake.room()
         assert not rig.intake.paused
         rig.now_s = NOW_S + 100
         await rig.tick()

@@ -11,10 +11,11 @@ import pytest
 
 from tgres_py import clock
 from tgres_py.ingest import intake as intake_module
-from tgres_py.ingest.intake import HARD, Intake, Late, Limits
+from tgres_py.ingest.intake import Intake, Late, Limits
 from tgres_py.ingest.journal import Damage, Journal, Kind, decode, list_files, read_records
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
+from tgres_py.memory import HARD
 from tgres_py.model.points import Parsed, PointBlock, Reason, empty_block
 from tgres_py.model.retention import Archive, BundleSpec, Cf
 
@@ -148,7 +149,7 @@ def test_numbers_rise_from_run_to_run(tmp_path: Path) -> None:
 
 
 def test_a_full_ring_pauses_and_then_refuses() -> None:
-    intake = make(Limits(8 * ROW_BYTES))
+    intake = make(Limits(int(8 * ROW_BYTES * HARD)))
     add(intake, *range(0, 80, 10))
     assert not intake.paused
     add(intake, 80)
@@ -192,7 +193,7 @@ def test_a_large_journal_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_who_waits_is_called_once_when_there_is_room() -> None:
-    intake = make(Limits(8 * ROW_BYTES))
+    intake = make(Limits(int(8 * ROW_BYTES * HARD)))
     add(intake, *range(0, 90, 10))
     calls: list[int] = []
     intake.on_room(lambda: calls.append(1))

@@ -14,6 +14,7 @@ from tests.rig import Rig
 from tgres_py import clock, metrics
 from tgres_py.admin.limits import limits
 from tgres_py.config import Settings
+from tgres_py.ingest.pressure import MemoryWatch
 from tgres_py.measure import Histogram
 from tgres_py.metrics import GROUPS, agents, doc
 from tgres_py.metrics.declare import Kind
@@ -100,6 +101,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     server.store = rig.store  # type: ignore[assignment]
     for part in ("ring", "registry", "journal", "intake", "flusher", "recovered"):
         setattr(server, part, getattr(rig, part))
+    server.memory = MemoryWatch(rig.intake, server.shares, young_s=0)
     rig.add([("a.b", NOW_S, 1.0), ("a.c", NOW_S, 2.0), ("a.b", NOW_S, 3.0)])
     yield server
     await rig.stop()
@@ -138,6 +140,8 @@ async def test_values_are_the_owners(server: Server) -> None:
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_open_fds"] >= 1
     assert 'tgres_build_info{kernels="' in "".join(found)
+    assert found["tgres_memory_max_bytes"] > found['tgres_memory_share_bytes{share="cache"}'] > 0
+    assert found['tgres_memory_bytes{part="names"}'] > 0
 
 
 async def test_limits_are_between_none_and_all(server: Server) -> None:

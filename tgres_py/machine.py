@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+
+# glibc's malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+MAPPED_BYTES = 1 << 20
+ARENAS = 4
 
 
 def memory_bytes(root: Path = Path("/")) -> int:
@@ -52,6 +59,29 @@ def resident_bytes() -> int:
             return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def calm_allocator() -> None:
+    """Large blocks are given back to the system as soon as they are free, and few threads have a heap of their own.
+
+    glibc would raise the size from which blocks are mapped up to 32 MB, and keep what is freed below it. Elsewhere nothing.
+    """
+    if (mallopt := _glibc("mallopt")) is not None:
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        mallopt(M_ARENA_MAX, ARENAS)
+
+
+def trim_memory() -> None:
+    """Gives free memory back to the system where the allocator can (glibc); may take some milliseconds, in any thread."""
+    if (trim := _glibc("malloc_trim")) is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None
 
 
 def open_files() -> int:

@@ -2,10 +2,10 @@
 
     memory_max = process + cache + index + queries + free
 
-``process`` is what a server takes before it has a series (interpreter, numpy, buffers of sockets). ``cache`` holds the
-ring, late points and records that wait for the journal; ``index`` all that is kept for each series: names, ids, tree,
+``process`` is what a server takes before it has a series, and for its work: interpreter, numpy, buffers of sockets, blocks
+on their way to the store. ``cache`` holds the ring, late points and records that wait for the journal; ``index`` all that is kept for each series: names, ids, tree,
 tags; ``queries`` the arrays and answers of all queries together, with the processes that make them. ``free`` belongs to
-nobody: blocks on their way to the store, and what the allocator can't give back at once.
+nobody: larger blocks, and what the allocator can't give back at once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 1 << 20
-MEMORY_MAX_LEAST = 192 * MIB  # with less there is hardly room for anything but the process
+MEMORY_MAX_LEAST = 256 * MIB  # with less there is hardly room for anything but the process
 MACHINE_SHARE = 0.6  # of the cgroup or machine, when memory_max is 0: PostgreSQL and the page cache want the rest
-PROCESS_BYTES = 96 * MIB  # measured: 85 MB resident after the start
+PROCESS_BYTES = (
+    160 * MIB
+)  # measured: 85 MB after the start, 63 MB for a full segment's chunk on its way to the store
+HARD = 1.25  # beyond its limit times this, senders that can't wait (UDP) are refused; the cache's share is that level
 CACHE_SHARE, INDEX_SHARE, QUERIES_SHARE = 0.5, 0.2, 0.2  # of what is left; the rest stays free
 
 
@@ -27,6 +30,11 @@ class Shares:
     cache: int
     index: int
     queries: int
+
+    @property
+    def cache_pause(self) -> int:
+        """Bytes of the cache from which senders that can wait do."""
+        return int(self.cache / HARD)
 
 
 def memory_max_bytes(setting: int, machine: int) -> int:

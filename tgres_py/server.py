@@ -38,14 +38,17 @@ from tgres_py.config import Settings
 from tgres_py.errors import BadRequest, ConfigError, LimitExceeded, StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import Flusher, Pace
 from tgres_py.ingest.follow import Follower
+from tgres_py.ingest.footprint import index_bytes
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.journal import Journal
+from tgres_py.ingest.pressure import MemoryWatch
 from tgres_py.ingest.reader import Floats, Reader
 from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import Budget, RingStore
-from tgres_py.memory import Shares
+from tgres_py.machine import calm_allocator
+from tgres_py.memory import MIB, Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.event import Event, EventQuery
@@ -72,6 +75,7 @@ END_S = (
 )
 STORE_CLOSE_S = 3.0
 GC_THRESHOLDS = (10_000, 10, 10)
+YOUNG_S = 30.0  # beyond late_grace_s: until a pass over the ring's chunks has come by
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
 SETTLE_AGAIN_S = 5.0  # after a wait in vain the next queries don't wait at all
 READ_TIMEOUT_S = 4.0
@@ -280,6 +284,7 @@ class Server:
         self.journal: Journal
         self.intake: Intake
         self.flusher: Flusher
+        self.memory: MemoryWatch
         self.follower: Follower
         self.retention: RetentionWorker
         self.live_lock: LiveLock | None = None
@@ -323,6 +328,7 @@ class Server:
         self._spawn(self.flusher.run(), "flusher")
         self._spawn(self._index(), "index")
         self._spawn(self._watch_room(), "room")
+        self._spawn(self.memory.run(), "memory")
         self._spawn(self._watch_drops(), "udp-drops")
         self.runtime.start()
         self._spawn(self.runtime.watch_loop(), "loop-lag")
@@ -355,6 +361,15 @@ class Server:
             settings.checkpoint_s,
         )
         self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
+        parts = self.shares
+        log.info(
+            "memory: %d MB at most; cache %d, index %d, queries %d",
+            parts.total // MIB,
+            parts.cache // MIB,
+            parts.index // MIB,
+            parts.queries // MIB,
+        )
+        self.memory = MemoryWatch(self.intake, self.shares, settings.late_grace_s + YOUNG_S)
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.retention = RetentionWorker(self.flusher, self.store, self.store)
         self.source = ServerSource(
@@ -516,6 +531,13 @@ class Server:
             r.late,
             r.seconds,
         )
+        if (used := index_bytes(self.registry)) > self.shares.index:
+            log.error(
+                "memory_max has too little for the store's series: they take %d MB, their share is %d MB; there are "
+                "no new series until memory_max is raised",
+                used // MIB,
+                self.shares.index // MIB,
+            )
         if r.damage.records:
             log.error(
                 "journal: %d damaged places, %d bytes skipped", r.damage.records, r.damage.bytes
@@ -776,6 +798,7 @@ def _calm_collector() -> None:
 
 def run(settings: Settings) -> None:
     """Runs a server in a loop of its own, uvloop's where it is installed."""
+    calm_allocator()
     try:
         import uvloop
     except ImportError:

@@ -36,9 +36,11 @@ from tgres_py.errors import BadRequest
 from tgres_py.ingest.flusher import Flusher
 from tgres_py.ingest.intake import Intake
 from tgres_py.ingest.journal import Journal
+from tgres_py.ingest.pressure import MemoryWatch
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import RingStore
+from tgres_py.memory import Shares
 from tgres_py.model.duration import parse_duration
 from tgres_py.query.source import Source
 from tgres_py.storage.postgres import PostgresStore
@@ -107,6 +109,8 @@ class Live(Protocol):
     statsd: Any  # receivers.statsd.StatsdReceiver, or None
     retention: RetentionWorker
     settings: Any
+    shares: Shares
+    memory: MemoryWatch
 
     async def follow(self, rrd_ids: NDArray[np.int64] | None) -> None:
         """Brings names and index in line with these rows of rrd (None: all). StoreUnavailable."""

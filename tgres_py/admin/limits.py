@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tgres_py.admin.frame import Live
+from tgres_py.ingest.footprint import cache_bytes, index_bytes
 from tgres_py.machine import memory_bytes, open_files, resident_bytes
 
 
@@ -32,13 +33,15 @@ def limits(server: Live) -> Iterator[Limit]:
     settings, intake = server.settings, server.intake
     most = intake.limits
     yield Limit("series_max", len(server.registry), settings.series_max)
-    yield Limit("cache_bytes_max", server.ring.row_bytes, most.cache_bytes_max, "bytes")
+    yield Limit("cache", cache_bytes(intake), most.cache_pause_bytes, "bytes")
+    yield Limit("index", index_bytes(server.registry), server.shares.index, "bytes")
     yield Limit("late_points_max", intake.late_points, most.late_points_max, "points")
     yield Limit("journal_bytes_max", server.journal.total_bytes, most.journal_bytes_max, "bytes")
     yield Limit("connections_max", server.tcp_totals.connections, settings.connections_max)
     if server.statsd is not None:
         aggregator = server.statsd.aggregator
         yield Limit("statsd.keysMax", aggregator.keys, aggregator.settings.keysMax)
+    yield Limit("memory_max", server.memory.resident, server.shares.total, "bytes")
     yield Limit("memory", resident_bytes(), memory_bytes(), "bytes")
     if opened := open_files():
         yield Limit("open files", opened, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

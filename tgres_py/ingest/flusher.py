@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
+from tgres_py.ingest.footprint import cache_bytes
 from tgres_py.ingest.intake import Intake, Late
 from tgres_py.ingest.journal import Journal, Kind, Record
 from tgres_py.ingest.late import LateMerger, Merge, floors_wanted
@@ -268,16 +269,16 @@ class Flusher:
 
     async def _relieve(self) -> None:
         """With memory short: writes what is older than the grace, largest spans first."""
-        limit = self.intake.limits.cache_bytes_max * PRESSURE
-        if self.ring.row_bytes <= limit:
+        limit = self.intake.limits.cache_pause_bytes * PRESSURE
+        if cache_bytes(self.intake) <= limit:
             self._pressed = False
             return
         if not self._pressed:
             self._pressed = True
-            log.warning("ring cache at %d MB: writing chunks early", self.ring.row_bytes >> 20)
+            log.warning("cache at %d MB: writing chunks early", cache_bytes(self.intake) >> 20)
         spans = [(self.ring.span(s), s) for s in range(self.ring.segments)]
         for (low, high), segment in sorted(spans, key=lambda x: x[0][0] - x[0][1]):
-            if self.ring.row_bytes <= limit * PRESSURE:
+            if cache_bytes(self.intake) <= limit * PRESSURE:
                 return
             archive = self._spec(segment).archives[0]
             until = min(high, int(clock.now() - self.pace.late_grace_s) // archive.step_s)

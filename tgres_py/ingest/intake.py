@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgres_py import clock
+from tgres_py.ingest.footprint import cache_bytes
 from tgres_py.ingest.journal import Journal, Kind, Record
 from tgres_py.ingest.ledger import Ledger, RejectLog
 from tgres_py.ingest.registry import Registry
+from tgres_py.memory import HARD
 from tgres_py.model.points import Ids, Parsed, PointBlock, Reason, Times, Values
 
 JOURNAL_PENDING_MAX = 256 << 20  # bytes that may wait for the journal's disk
-HARD = 1.25  # beyond its limit times this, senders that can't wait (UDP) are refused
 
 
 @dataclass(slots=True)
@@ -37,10 +38,18 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """``cache_bytes_max``: of ring, late points and pending records together; senders wait from
+    ``cache_pause_bytes`` on, so that those that can't wait have room for a while.
+    """
+
     cache_bytes_max: int
     late_points_max: int = 2_000_000
     journal_bytes_max: int = 8 << 30
     future_s_max: int = 86_400
+
+    @property
+    def cache_pause_bytes(self) -> float:
+        return self.cache_bytes_max / HARD
 
 
 class Intake:
@@ -202,7 +211,7 @@ class Intake:
         limits = self.limits
         journal = self.journal
         return (
-            self.ring.row_bytes > limits.cache_bytes_max * factor
+            cache_bytes(self) > limits.cache_pause_bytes * factor
             or self.late_points > limits.late_points_max * factor
             or (
                 journal is not None

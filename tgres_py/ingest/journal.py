@@ -70,6 +70,7 @@ POINT_BYTES = 20  # of a pending point, for the bound on memory
 KEPT_BYTES = 64 << 20  # records that wait for a disk that takes nothing; of more an image is made
 FULL = (errno.ENOSPC, errno.EDQUOT)
 ROOM_BYTES = 1 << 20  # a disk that was full must have this much before it is written to again
+OBJECT_BYTES = 512  # of a pending record besides: the object and the heads of its arrays
 
 
 class Kind(IntEnum):
@@ -99,7 +100,7 @@ class Record:
     @property
     def pending_bytes(self) -> int:
         rest = self.rest.pending_bytes if self.rest else 0
-        return len(self.ids) * POINT_BYTES + len(self.blob) + 64 + rest
+        return len(self.ids) * POINT_BYTES + len(self.blob) + OBJECT_BYTES + rest
 
 
 def _pack(*parts: bytes) -> bytes:

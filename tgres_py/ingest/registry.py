@@ -112,6 +112,11 @@ class Registry:
         self._retired_count = 0
         self._index_changes: list[tuple[int, str | None, str | None]] = []  # id, old and new name
 
+    @property
+    def indexed(self) -> int:
+        """Ids below are in tree and tags."""
+        return self._indexed
+
     def __len__(self) -> int:
         """How many series have a name."""
         return self.table.size - self._retired_count

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable, TgresError
 from tgres_py.ingest.flusher import PRESSURE, Flusher
+from tgres_py.ingest.footprint import cache_bytes
 from tgres_py.ingest.move import Batch, Mover
 from tgres_py.model.points import Ids
 from tgres_py.storage.port import Store
@@ -143,9 +144,9 @@ class RetentionWorker:
     async def _wait_for_room(self) -> None:
         """Waits while memory is short or the store is away: writing points comes first."""
         intake = self._flusher.intake
-        limit = intake.limits.cache_bytes_max * PRESSURE
+        limit = intake.limits.cache_pause_bytes * PRESSURE
         while True:
-            if self._flusher.available and intake.ring.row_bytes <= limit:
+            if self._flusher.available and cache_bytes(intake) <= limit:
                 return
             await asyncio.sleep(RETRY_S)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tgres_py.ingest.footprint import cache_parts, index_parts
 from tgres_py.metrics.declare import Declared, Group, Kind, Labelled
 from tgres_py.model.points import REFUSED_IDS
 
@@ -20,7 +21,7 @@ def _refused_prefixes(server: Server) -> Labelled:
 
 GROUPS = (
     Group(
-        "Series and memory",
+        "Series",
         (
             Declared("tgres_series", Kind.GAUGE, "Series known.", lambda s: len(s.registry)),
             Declared(
@@ -45,40 +46,63 @@ GROUPS = (
                 lambda s: len(s.registry.bundle_specs),
             ),
             Declared(
-                "tgres_ring_bytes",
-                Kind.GAUGE,
-                "Memory of the ring cache's rows, exactly.",
-                lambda s: s.ring.row_bytes,
-            ),
-            Declared(
                 "tgres_ring_segments",
                 Kind.GAUGE,
                 "Segments of the ring cache, of up to 4,096 series each.",
                 lambda s: s.ring.segments,
             ),
+        ),
+    ),
+    Group(
+        "Memory",
+        (
             Declared(
-                "tgres_names_bytes",
+                "tgres_memory_max_bytes",
                 Kind.GAUGE,
-                "Memory of the table of names.",
-                lambda s: s.registry.table.bytes_used,
+                "The bound, memory_max.",
+                lambda s: s.shares.total,
             ),
             Declared(
-                "tgres_index_bytes",
+                "tgres_memory_share_bytes",
                 Kind.GAUGE,
-                "Memory of the tree of names.",
-                lambda s: s.registry.tree.bytes_used,
+                "What of it each share has: cache, index, queries.",
+                lambda s: [
+                    (("cache",), s.shares.cache),
+                    (("index",), s.shares.index),
+                    (("queries",), s.shares.queries),
+                ],
+                ("share",),
             ),
             Declared(
-                "tgres_tag_index_bytes",
+                "tgres_memory_bytes",
                 Kind.GAUGE,
-                "Memory of the index of tags.",
-                lambda s: s.registry.tags.bytes_used,
+                "What the parts take: of the cache ring, late, journal; of the index names, ids, tree, tags, budget.",
+                lambda s: [
+                    ((part,), size)
+                    for part, size in {
+                        **cache_parts(s.intake),
+                        **index_parts(s.registry),
+                    }.items()
+                ],
+                ("part",),
             ),
             Declared(
-                "tgres_registry_bytes",
+                "tgres_memory_resident_bytes",
                 Kind.GAUGE,
-                "Memory of the registry's arrays: bundle and row of each series.",
-                lambda s: s.registry.bundle_of.nbytes + s.registry.rrd_id.nbytes,
+                "Resident memory of the server and its own processes, at the last look.",
+                lambda s: s.memory.resident,
+            ),
+            Declared(
+                "tgres_memory_tight",
+                Kind.GAUGE,
+                "1 while resident memory is near the bound: no new series, no further queries.",
+                lambda s: int(s.memory.tight),
+            ),
+            Declared(
+                "tgres_series_left",
+                Kind.GAUGE,
+                "Further series that there is memory for.",
+                lambda s: max(0, s.registry.size_max - s.registry.table.size),
             ),
         ),
     ),
@@ -96,14 +120,6 @@ GROUPS = (
                 Kind.GAUGE,
                 "Points in the queue, late_points_max at most.",
                 lambda s: s.intake.late_points,
-            ),
-            Declared(
-                "tgres_late_queue_bytes",
-                Kind.GAUGE,
-                "Memory of the queue's arrays.",
-                lambda s: sum(
-                    one.ids.nbytes + one.times.nbytes + one.values.nbytes for one in s.intake.late
-                ),
             ),
             Declared(
                 "tgres_merge_duration_seconds",
@@ -156,12 +172,6 @@ GROUPS = (
                 Kind.GAUGE,
                 "Size of the journal's files, journal_bytes_max at most.",
                 lambda s: s.journal.total_bytes,
-            ),
-            Declared(
-                "tgres_journal_pending_bytes",
-                Kind.GAUGE,
-                "Journal records in memory.",
-                lambda s: s.journal.pending_bytes,
             ),
             Declared(
                 "tgres_journal_written_bytes_total",

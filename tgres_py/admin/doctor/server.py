@@ -19,12 +19,14 @@ SAMPLE_CHARS_MAX = 80
 
 MENDS = {
     "series_max": "raise series_max, or find what makes so many names (tgres top shows new series by prefix)",
-    "cache_bytes_max": "raise cache_bytes_max, give the machine more memory, or use coarser finest archives",
+    "cache": "see whether PostgreSQL takes chunks; raise memory_max or cache_bytes_max, or use coarser finest archives",
+    "index": "raise memory_max: there are no new series when it is full; or remove series that nobody needs",
+    "memory_max": "raise memory_max, or lower cache_bytes_max: near it there are no new series and no further queries",
     "late_points_max": "raise late_points_max; see why points come late, or why PostgreSQL doesn't take them",
     "journal_bytes_max": "raise journal_bytes_max, or lower checkpoint_s; see whether PostgreSQL takes chunks",
     "connections_max": "raise connections_max; see whether senders leave connections open",
     "statsd.keysMax": "raise keysMax in [statsd], or delete idle keys (deleteIdleStats)",
-    "memory": "give the machine or container more memory, or lower cache_bytes_max",
+    "memory": "give the machine or container more memory, or lower memory_max",
     "open files": "raise the limit of open files (LimitNOFILE, ulimit -n)",
     "disk of data_dir": "free or add disk space: without it neither journal nor PostgreSQL can write",
     "inodes of data_dir": "free inodes on the file system of data_dir",
@@ -64,7 +66,7 @@ REASONS: dict[Reason, tuple[Severity, str]] = {
     Reason.UNMATCHED: (Severity.WARNING, "add a schema rule with pattern .* at the end"),
     Reason.OVERLOAD: (
         Severity.ERROR,
-        "see whether PostgreSQL is away or slow; raise cache_bytes_max, late_points_max or journal_bytes_max",
+        "see whether PostgreSQL is away or slow; raise memory_max, late_points_max or journal_bytes_max",
     ),
 }  # fmt: skip
 

@@ -1,0 +1,173 @@
+"""The watch over memory: how many series fit, what is shed near the bound, what the log says."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from receivers import carbon_line
+from tests.acceptance.process import environment
+from tgres_py import clock
+from tgres_py.ingest import pressure
+from tgres_py.ingest.footprint import cache_bytes, index_bytes
+from tgres_py.ingest.intake import Intake, Limits
+from tgres_py.ingest.pressure import CALM, SEGMENT, TIGHT, MemoryWatch
+from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import Budget, RingStore
+from tgres_py.memory import MIB, Shares, shares
+from tgres_py.model.points import Reason
+from tgres_py.model.retention import Archive, BundleSpec, Cf
+
+NOW_S = 1_700_000_000
+SPEC = BundleSpec((Archive(10, 360, 120),), Cf.AVERAGE, 0.5)
+TOTAL = 1_000 * MIB
+
+
+class Rig:
+    """An intake and its watch; ``resident`` and ``now`` are what the watch sees."""
+
+    def __init__(self, parts: Shares, budget: Budget | None = None, young_s: float = 60) -> None:
+        self.resident = 0
+        self.now = 1_000.0
+        self.registry = Registry(lambda names: [SPEC] * len(names), RingStore(), budget=budget)
+        self.registry.open()
+        self.intake = Intake(self.registry, None, Limits(parts.cache))
+        self.watch = MemoryWatch(self.intake, parts, young_s, lambda: 5)
+
+    def send(self, *names: str) -> None:
+        lines = "".join(f"{name} 1 {NOW_S}\n" for name in names).encode()
+        self.intake.accept("test", carbon_line.parse(lines, NOW_S, self.registry))
+
+    def look(self, resident: float, seconds: float = 1.0) -> None:
+        self.resident = int(resident)
+        self.now += seconds
+        self.watch.look()
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    rig = Rig(shares(TOTAL), Budget(1, 10, 0, 0))
+    monkeypatch.setattr(pressure, "resident_bytes", lambda: rig.resident)
+    monkeypatch.setattr(clock, "monotonic", lambda: rig.now)
+    clock.replace_source(lambda: NOW_S)
+    yield rig
+    clock.replace_source(None)
+
+
+def test_near_the_bound_there_are_no_new_series_until_it_is_well_below(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rig.look(0.5 * TOTAL)
+    rig.send("a.1")
+    for _ in range(3):
+        rig.look(TIGHT * TOTAL)
+        rig.send("a.1", "a.2")
+    assert rig.watch.tight and rig.watch.resident == int(TIGHT * TOTAL) + 5
+    assert rig.intake.ledger.rejected == {Reason.MEMORY: 3}
+    assert (len(rig.registry), rig.intake.ledger.balance) == (1, 0)
+    rig.look((CALM + 0.01) * TOTAL)
+    rig.send("a.2")
+    assert rig.watch.tight and len(rig.registry) == 1, "it doesn't flutter"
+    rig.look((CALM - 0.01) * TOTAL)
+    rig.send("a.2")
+    assert not rig.watch.tight and len(rig.registry) == 2
+    rig.look(0.5 * TOTAL, 60)
+    said = [r.getMessage() for r in caplog.records if r.name == pressure.__name__]
+    assert [text.partition(":")[0] for text in said] == [
+        "memory",
+        "points of new series are refused",
+        "memory",
+        "no new series is refused any more (memory); 4 points were",
+    ]
+
+
+def test_what_the_budget_refuses_is_told_once_with_its_prefix(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for second in range(5):
+        rig.send(*(f"storm.x.{second}.{i}" for i in range(20)))
+        rig.look(0)
+    rig.look(0, 30)
+    said = [r.getMessage() for r in caplog.records if r.name == pressure.__name__]
+    assert len(said) == 2
+    assert "most under storm.x" in said[0] and "no new series is refused any more" in said[1]
+
+
+def test_the_index_s_share_ends_new_series_and_not_the_known_ones(rig: Rig) -> None:
+    rig.send("a.known")
+    rig.registry.sync_index()
+    used = index_bytes(rig.registry)
+    rig.watch.shares = Shares(TOTAL, TOTAL, used + 3 * pressure.SERIES_BYTES, TOTAL)
+    rig.look(0)
+    rig.send("a.known", "a.1", "a.2", "a.3", "a.4", "a.5")
+    assert len(rig.registry) == 4
+    assert rig.intake.ledger.rejected == {Reason.MEMORY: 2}
+    assert rig.intake.ledger.stored + rig.intake.ledger.overwritten == 5
+    rig.watch.shares = Shares(TOTAL, TOTAL, used // 2, TOTAL)  # the store had more than fit
+    rig.look(0)
+    assert rig.watch.series_left() == 0
+    rig.send("a.known", "a.6")
+    assert rig.intake.ledger.rejected == {Reason.MEMORY: 3}
+
+
+def test_series_whose_rows_could_not_be_written_in_time_don_t_fit() -> None:
+    """60 s in slots of 10 s, and two: 8 rows of 8 bytes for each column, in six tenths of the pause's level."""
+    columns = 10 * SEGMENT
+    cache = int(columns * 64 / pressure.YOUNG_SHARE * 1.25) + 1_000
+    rig = Rig(Shares(TOTAL, cache, TOTAL, TOTAL))
+    rig.send(*(f"a.{i}" for i in range(SEGMENT)))
+    assert rig.watch.series_left() == 9 * SEGMENT
+    rig.send(*(f"b.{i}" for i in range(9 * SEGMENT)))
+    assert rig.watch.series_left() == 0
+    assert cache_bytes(rig.intake) < rig.intake.limits.cache_pause_bytes
+
+
+SERIES = 300_000
+GROWTH = """
+import gc, sys
+from tests.test_pressure import SPEC
+from tgres_py.ingest.footprint import index_bytes
+from tgres_py.ingest.registry import Registry
+from tgres_py.kernels import RingStore
+from tgres_py.machine import resident_bytes
+
+registry = Registry(lambda names: [SPEC] * len(names), RingStore())
+registry.open()
+
+
+def feed(first, end):
+    for low in range(first, end, 5_000):
+        names = [sys.argv[1].format(host=i // 40, metric=i % 40, id=i * 7919 % (1 << 30)).encode() for i in range(low, low + 5_000)]
+        registry.resolve(names)
+    registry.sync_index()
+    gc.collect()
+
+
+feed(10_000_000, 10_010_000)
+before = resident_bytes(), index_bytes(registry)
+feed(0, int(sys.argv[2]))
+print(resident_bytes() - before[0], index_bytes(registry) - before[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "servers.dc1-eu-west.host{host:06d}-web.cpu.metric{metric:02d}",
+        "disk.used;dc=eu-west;dev=sda{metric:02d};host=web{host:06d}.example",
+        "app.requests.checkout.{id:09d}.duration.count",
+    ],
+    ids=["plain", "tags", "storm"],
+)
+def test_the_index_takes_what_is_reckoned(pattern: str) -> None:
+    """Within a quarter: resident memory of a process that takes so many series, and what it says of itself."""
+    command = [sys.executable, "-c", GROWTH, pattern, str(SERIES)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    grown, reckoned = map(int, done.stdout.split())
+    assert 0.75 < reckoned / grown < 1.25, f"{reckoned / SERIES:.0f} of {grown / SERIES:.0f} bytes"

@@ -1,0 +1,59 @@
+"""What the parts of the ingest side take of the memory, bytes; each is quick to ask.
+
+cache   ring        rows of the ring cache
+        late        late points that wait for their merge
+        journal     records that wait for the journal's disk
+index   names       table of names
+        ids         bundle, row and place of each id
+        tree, tags  what queries find names by
+        budget      buckets of new series by prefix
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tgres_py.ingest.registry import Registry
+
+if TYPE_CHECKING:
+    from tgres_py.ingest.intake import Intake
+
+LATE_POINT_BYTES = 20  # id, time, value
+LATE_BYTES = 512  # of a queued block besides: the object and the heads of its arrays
+PLACE_BYTES = 8  # of each id in the ring: segment and column
+AROUND = 1.15  # measured: what the allocator and the objects around an index take, too
+
+
+def cache_parts(intake: Intake) -> dict[str, int]:
+    """Bytes of the cache's parts by name."""
+    journal = intake.journal
+    return {
+        "ring": intake.ring.row_bytes,
+        "late": intake.late_points * LATE_POINT_BYTES + len(intake.late) * LATE_BYTES,
+        "journal": journal.pending_bytes if journal is not None else 0,
+    }
+
+
+def cache_bytes(intake: Intake) -> int:
+    return sum(cache_parts(intake).values())
+
+
+def index_parts(registry: Registry) -> dict[str, int]:
+    """Bytes of the index's parts by name."""
+    arrays = registry.bundle_of, registry.rrd_id, registry.retired
+    return {
+        "names": registry.table.bytes_used,
+        "ids": sum(one.nbytes for one in arrays) + PLACE_BYTES * len(registry.bundle_of),
+        "tree": registry.tree.bytes_used,
+        "tags": registry.tags.bytes_used,
+        "budget": registry.budget.bytes_used if registry.budget is not None else 0,
+    }
+
+
+def index_bytes(registry: Registry) -> int:
+    """Memory of all that is kept for each series, names that aren't in tree and tags yet included."""
+    parts = index_parts(registry)
+    indexed = max(1, registry.indexed)
+    found = parts["tree"] + parts["tags"]
+    waiting = max(0, registry.table.size - registry.indexed)
+    return int((sum(parts.values()) + min(found / indexed, 1_000) * waiting) * AROUND)
