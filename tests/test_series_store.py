@@ -21,7 +21,12 @@ from tgres_py.model.name_regex import NameRegex
 from tgres_py.model.retention import BundleSpec, Cf, make_bundle, parse_retention
 from tgres_py.model.rules import RuleSet, SchemaRule, parse_schemas
 from tgres_py.storage.postgres import PostgresStore
-from tgres_py.storage.series_names import PAYLOAD_CHARS_MAX, parse_payload, payloads
+from tgres_py.storage.series_names import (
+    PAYLOAD_CHARS_MAX,
+    PAYLOAD_ROWS_MAX,
+    parse_payload,
+    payloads,
+)
 
 SPEC = make_bundle(parse_retention("10s:1h,1m:1d"), Cf.AVERAGE, 0.0)
 COARSE = make_bundle(parse_retention("1m:1d"), Cf.MAX, 0.0)
@@ -228,8 +233,12 @@ def test_rows_fit_into_notifications(ids: list[int]) -> None:
 
 
 def test_strange_notifications_mean_all_rows() -> None:
-    for text in ("", "x", "1,", "1-x", "-"):
+    for text in ("", "x", "1,", "1-x", "-", "-1", "1-2-3", "1_0", "9" * 19, "0-" + "9" * 18):
         assert parse_payload(text) is None
+    assert parse_payload(f"1-{PAYLOAD_ROWS_MAX},7") is None, (
+        "memory is bounded for all ranges together"
+    )
+    assert parse_payload("9-7") is not None
 
 
 @pytest.mark.parametrize(

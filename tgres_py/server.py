@@ -79,6 +79,7 @@ YOUNG_S = 30.0  # beyond late_grace_s: until a pass over the ring's chunks has c
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
 SETTLE_AGAIN_S = 5.0  # after a wait in vain the next queries don't wait at all
 READ_TIMEOUT_S = 4.0
+CLOCKS_APART_S = 60  # of servers and imports, at most
 DROPS_EVERY_S = 5.0
 STATSD_EVENTS_EVERY_S = 0.5
 PING_TIMEOUT_S = 2.0
@@ -600,7 +601,7 @@ class Server:
         """NOTIFY tgres_flush, 'glob': SQL readers ask for what is in memory."""
         async for glob in self.store.flush_requests():
             try:
-                ids = self.source.expand(glob) if glob else None
+                ids = await asyncio.to_thread(self.source.expand, glob) if glob else None
                 await self.flusher.flush_now(ids)
             except TgresError as e:
                 log.warning("flush of %r: %s", glob, e)
@@ -609,7 +610,9 @@ class Server:
         """NOTIFY tgres_settle: an import wants all that came before it in the store."""
         async for request in self.store.settle_requests():
             try:
-                await self.flusher.settle_until(request.time_s)
+                # a time ahead would make late points of all that comes until then
+                until_s = min(request.time_s, clock.now_s() + CLOCKS_APART_S)
+                await self.flusher.settle_until(until_s)
                 await self.store.answer_settle(request)
             except StoreUnavailable as e:
                 log.warning("an import waits for what is in memory: %s", e)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
@@ -46,6 +47,7 @@ SETTLE_CHANNEL = "tgres_settle"
 SETTLED_CHANNEL = "tgres_settled"
 SERVER_LOCK = 0x746772657302  # shared by every server that listens on SETTLE_CHANNEL
 NOTICES_MAX = 1_000
+_SETTLE = re.compile(r"([0-9]{1,12}) ([0-9a-f]{1,64})")  # what ImportStore.settle sends
 EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 
 
@@ -266,9 +268,8 @@ class PostgresStore(SeriesNames, RetentionJobs):
     async def settle_requests(self) -> AsyncIterator[SettleRequest]:
         async with aclosing(self._notices(SETTLE_CHANNEL, SERVER_LOCK)) as texts:
             async for text in texts:
-                time_s, _, token = (text or "").partition(" ")
-                if time_s.isdecimal():
-                    yield SettleRequest(int(time_s), token)
+                if match := _SETTLE.fullmatch(text or ""):
+                    yield SettleRequest(int(match[1]), match[2])
 
     async def answer_settle(self, request: SettleRequest) -> None:
         async with self._pool.use() as connection:

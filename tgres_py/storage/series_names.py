@@ -7,6 +7,7 @@ hears of changes doesn't matter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,9 +25,12 @@ from tgres_py.storage.queries import query
 RrdIds = NDArray[np.int64]
 
 CHANNEL = "tgres_series"
+PAYLOAD_ROWS_MAX = 4_000_000  # of ranges that were written out
 PAYLOAD_CHARS_MAX = 7_900  # PostgreSQL takes less than 8,000 bytes
 LAST_LAG_S = 6 * 3_600  # how far last_s may lag behind
 SLOW_TIMEOUT_S = 600.0
+
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
 def tags_json(name: str) -> bytes | None:
@@ -54,14 +58,20 @@ def payloads(rrd_ids: RrdIds) -> list[str]:
 
 
 def parse_payload(text: str) -> RrdIds | None:
-    """The rows of a notification; None: all may have changed (an empty or strange text)."""
+    """The rows of a notification; None: all may have changed (an empty or strange text, or one that stands for more rows
+    than are worth a list: every account of the database may notify).
+    """
     found = [np.empty(0, np.int64)]
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            found.append(np.arange(int(first), int(last if dash else first) + 1))
-    except ValueError:
-        return None
+    left = PAYLOAD_ROWS_MAX
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            return None
+        first, last = int(match[1]), int(match[2] or match[1])
+        left -= max(0, last + 1 - first)
+        if left < 0:
+            return None
+        found.append(np.arange(first, last + 1, dtype=np.int64))
     return np.concatenate(found)
 
 
