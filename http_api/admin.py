@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import web
 
-from http_api.reply import dump_json, headers_of, reply
+from http_api.encoding import dump_json
+from http_api.reply import headers_of, reply
 from tgres_py.errors import BadRequest, TgresError
 
 log = logging.getLogger(__name__)

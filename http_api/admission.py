@@ -21,6 +21,11 @@ class Admission:
         self._queue_max = queue_max
         self.waiting = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._turns.locked()
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Runs the block when it is its turn. Overloaded: too many wait already."""

@@ -24,16 +24,17 @@ from http_api.guard import Access, guarding, sharing
 from http_api.info import Info
 from http_api.json_errors import errors_as_json
 from http_api.meters import Meters, metering
-from http_api.render import Render, RenderSettings
+from http_api.render import Lanes, Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
 from http_api.tags import Tags, TagSettings, wrong_method
 from http_api.tokens import TokenCheck
+from http_api.workers.pool import Workers, worker_count
 from tgres_py.errors import TgresError
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import Source
 
 GRAPHITE_VERSION = "1.1.10"
-WORKERS = 4
+THREADS = 4
 
 
 class HttpSettings(RenderSettings, FindSettings, TagSettings, EventSettings, Protocol):
@@ -45,6 +46,8 @@ class HttpSettings(RenderSettings, FindSettings, TagSettings, EventSettings, Pro
     def query_concurrent_max(self) -> int: ...
     @property
     def query_queue_max(self) -> int: ...
+    @property
+    def render_workers(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class DefaultHttpSettings(DefaultLimits):
     body_bytes_max: int = 1 << 20
     query_concurrent_max: int = 32
     query_queue_max: int = 256
+    render_workers: int = 0
     find_nodes_max: int = 2_000_000
     find_queries_max: int = 1_000
     tag_paths_max: int = 10_000
@@ -82,32 +86,38 @@ def make_app(
     meters: Meters | None = None,
     access: Callable[[], Access] = Access,
     tokens: TokenCheck | None = None,
+    workers: Workers | None = None,
 ) -> web.Application:
-    """The application, for aiohttp's AppRunner; it owns its worker threads and its connections to
+    """The application, for aiohttp's AppRunner; it owns its worker threads and processes and its connections to
     other nodes, and ends them with itself. ``access`` is asked at each request.
     """
     settings = settings or DefaultHttpSettings()
     meters = meters or Meters()
-    workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="render")
-    drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="render")
+    workers = workers or Workers()
 
-    async def end_workers(app: web.Application) -> AsyncIterator[None]:
+    async def end_threads(app: web.Application) -> AsyncIterator[None]:
         yield
-        workers.shutdown(wait=False, cancel_futures=True)
-        drawer.shutdown(wait=False, cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
 
     middlewares = [errors_as_text, metering(meters), guarding(access, tokens or TokenCheck())]
     app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
-    app.cleanup_ctx.append(end_workers)
+    app.cleanup_ctx.append(end_threads)
+    app.cleanup_ctx.append(workers.running)
     app.on_response_prepare.append(sharing(access))
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
     find = Find(source, settings, cluster)
     functions = Functions()
-    render = Render(source, settings, workers, drawer, cluster, meters)
-    admission = Admission(settings.query_concurrent_max, settings.query_queue_max)
-    _add(app, "/render", _in_turn(admission, render.view), "GET", "POST")
+    queue_max = settings.query_queue_max
+    lanes = Lanes(
+        light=Admission(settings.query_concurrent_max, queue_max),
+        heavy=Admission(worker_count(settings.render_workers), queue_max),
+        pictures=Admission(1, queue_max),
+    )
+    render = Render(source, settings, threads, workers, lanes, cluster, meters)
+    _add(app, "/render", render.view, "GET", "POST")
     _add(app, "/metrics/find", find.find, "GET", "POST")
     _add(app, "/metrics/expand", find.expand, "GET", "POST")
     _add(app, "/metrics/index.json", find.index, "GET", "POST")
@@ -182,18 +192,6 @@ def _add_pages(app: web.Application) -> None:
     _add(app, "/dashboard/save/{name}", pages.no_saving, "GET", "POST")
     _add(app, "/dashboard/save_template/{name}/{key}", pages.no_saving, "GET", "POST")
     _add(app, "/dashboard/create-temporary", pages.no_saving, "GET", "POST")
-
-
-def _in_turn(
-    admission: Admission, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A view of queries that wait for their turn."""
-
-    async def view(request: web.Request) -> web.StreamResponse:
-        async with admission.turn():
-            return await handler(request)
-
-    return view
 
 
 async def _version(request: web.Request) -> web.Response:

@@ -7,7 +7,8 @@ from functools import wraps
 
 from aiohttp import web
 
-from http_api.reply import ERROR_REPLY, dump_json
+from http_api.encoding import dump_json
+from http_api.reply import ERROR_REPLY
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from http_api.encoding import dump_json
 from http_api.formats import json
 from http_api.formats.look import Look
-from http_api.reply import dump_json
 from tgres_py.functions.series import Label, SeriesBlock
 from tgres_py.query.explain import leaves, retention_of, series_read
 from tgres_py.query.plan import Plan, PlanNode

@@ -17,9 +17,10 @@ from typing import Any
 from aiohttp import web
 
 from http_api import find
+from http_api.answer import PICTURES
+from http_api.encoding import dump_json
 from http_api.formats import FORMATS
-from http_api.render_params import PICTURES
-from http_api.reply import dump_json, reply
+from http_api.reply import reply
 from tgres_py import __version__
 
 JsonObject = dict[str, Any]

@@ -1,42 +1,45 @@
 """/render: parameters to a request, plan, fetch, functions, answer.
 
-Targets and limits are checked before anything is read; functions, formatting and drawing run in a
-worker thread, a large body is sent while it is written. Source of the formats: graphite-web 1.1.10.
+Targets and limits are checked before anything is read. What the rest will take is estimated from the plan: little is done in the
+event loop, more in a thread, much in a worker process, as are all pictures. A large body is sent while it is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Protocol, TypeVar
 
 from aiohttp import web
 
-from http_api import meta, pictures, stream
+from http_api import answer, pictures, stream
+from http_api.admission import Admission
+from http_api.answer import Output, Task, Watch, finish
 from http_api.cluster import failed_of
-from http_api.formats import FORMATS
+from http_api.encoding import dump_json
 from http_api.meters import Meters
-from http_api.pictures import DEFAULT_LIMITS
 from http_api.pictures.options import PictureLimits
-from http_api.render_params import Output, now_of, parse_request, zone_of
+from http_api.render_params import now_of, parse_request, zone_of
 from http_api.reply import (
     accepts_gzip,
     compress_for,
-    dump_json,
+    encoded_headers,
     headers_of,
     read_params,
     reply,
 )
+from http_api.workers.pool import Workers
+from http_api.workers.session import Session
 from tgres_py import clock
 from tgres_py.errors import LimitExceeded
-from tgres_py.functions.series import SeriesBlock
 from tgres_py.query import explain
-from tgres_py.query.consolidate import consolidate_blocks
-from tgres_py.query.evaluate import Fetched, evaluate, in_rounds, plan_with
+from tgres_py.query.cost import Cost
+from tgres_py.query.evaluate import Fetched, in_rounds, in_rounds_kept, plan_with
 from tgres_py.query.limits import QueryLimits
 from tgres_py.query.plan import Plan, RenderRequest
 from tgres_py.query.remote import Peers
@@ -44,13 +47,9 @@ from tgres_py.query.source import SeriesSource
 
 __all__ = ["Output", "Render", "RenderSettings", "finish", "now_of", "parse_request", "zone_of"]
 
-# up to this many points functions and JSON take a millisecond or two, which a thread isn't worth
-INLINE_POINTS_MAX = 5_000
-INLINE_GZIP_BYTES_MAX = 128 << 10
-# no point and no series of any format takes more; an answer that may be longer than its limit is
-# made whole before it is sent
-POINT_BYTES_MAX = 64
-SERIES_BYTES_MAX = 8_192
+INLINE_S = 0.002  # what takes no longer isn't worth a thread
+THREAD_S = 0.02  # what takes longer, about 200,000 points, isn't done in this process
+GONE_EVERY_S = 0.25
 
 T = TypeVar("T")
 
@@ -64,79 +63,77 @@ class RenderSettings(QueryLimits, Protocol):
     def picture_series_max(self) -> int: ...
 
 
-def finish(
-    plan: Plan, fetched: Fetched, output: Output, bytes_max: int, deadline_s: float | None
-) -> bytes:
-    """Functions, consolidation and the whole body; pure, for a worker thread."""
-    body = body_of(plan, compute(plan, fetched, deadline_s), output)
-    return b"".join(stream.limited(body, bytes_max))
+class _TooHeavy(Exception):
+    """For this process."""
 
 
-def compute(plan: Plan, fetched: Fetched, deadline_s: float | None) -> list[SeriesBlock]:
-    """A block for each target. FurtherNeeded: see in_rounds."""
-    return evaluate(plan, fetched, deadline_s)
+@dataclass(slots=True)
+class _Asked:
+    """One request. ``limit``: of its time, as long as nothing is sent."""
+
+    request: web.Request
+    wanted: RenderRequest
+    task: Task
+    limit: asyncio.Timeout
+
+    @property
+    def output(self) -> Output:
+        return self.task.output
+
+    @property
+    def watch(self) -> Watch:
+        return self.task.watch
 
 
-def body_of(
-    plan: Plan,
-    blocks: list[SeriesBlock],
-    output: Output,
-    stats: dict[str, float] | None = None,
-    limits: PictureLimits = DEFAULT_LIMITS,
-) -> Iterator[bytes]:
-    """The body in pieces, wrapped for jsonp; a picture is one piece.
-
-    maxDataPoints is JSON's alone (as in graphite-web). ``stats``: milliseconds, for meta=true.
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Turns of queries. ``light``: those of this process, and the plans of all; ``heavy``: of worker processes; ``pictures``:
+    those that are small, so that they don't wait for what is large.
     """
-    if output.format not in FORMATS:
-        look = output.look
-        picture = pictures.draw(
-            output.format, output.picture, blocks, look.zone, output.slices, limits
-        )
-        return iter((picture,))
-    shown = blocks
-    if output.points_max is not None and output.format == "json":
-        shown = consolidate_blocks(blocks, output.points_max)
-    if output.meta and output.format == "json":
-        body = meta.write(plan, blocks, shown, output.look, stats or {})
-    else:
-        body = FORMATS[output.format].write(shown, output.look)
-    return chain((output.jsonp.encode() + b"(",), body, (b")",)) if output.jsonp else body
+
+    light: Admission
+    heavy: Admission
+    pictures: Admission
 
 
 class Render:
-    """The view over one source.
-
-    ``workers`` run what takes longer than a moment; ``drawer``, of one thread, draws pictures: the
-    library isn't made for several, and no picture is to keep the workers from series.
-    """
+    """The view over one source. ``threads`` do what takes longer than a moment, ``workers`` what takes long."""
 
     def __init__(
         self,
         source: SeriesSource,
         settings: RenderSettings,
-        workers: Executor,
-        drawer: Executor | None = None,
+        threads: Executor,
+        workers: Workers,
+        lanes: Lanes,
         peers: Peers | None = None,
         meters: Meters | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
-        self.limits = PictureLimits(settings.picture_pixels_max, settings.picture_series_max)
+        self.threads = threads
         self.workers = workers
-        self.drawer = drawer or workers
+        self.lanes = lanes
         self.peers = peers
         self.meters = meters or Meters()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
+        settings = self.settings
         params = await read_params(request)
         wanted, output = parse_request(params)
-        timeout_s = self.settings.query_timeout_s
-        watch = _Watch(timeout_s)
+        timeout_s = settings.query_timeout_s
+        watch = Watch(timeout_s)
         begin_s = watch.last_s
+        task = Task(
+            output,
+            watch,
+            accepts_gzip(request),
+            settings.response_bytes_max,
+            PictureLimits(settings.picture_pixels_max, settings.picture_series_max),
+        )
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self.answer(request, wanted, output, watch)
+            async with asyncio.timeout(timeout_s) as limit:
+                sent = await self.answer(_Asked(request, wanted, task, limit))
         except TimeoutError:
             raise LimitExceeded(
                 "seconds of a query",
@@ -144,135 +141,137 @@ class Render:
                 math.ceil(timeout_s),
                 "query_timeout_s",
             ) from None
-        sent = answer if isinstance(answer, web.Response) else await answer
         self.meters.rendered(output.format, clock.monotonic() - begin_s, watch.laps)
         return sent
 
-    async def answer(
-        self, request: web.Request, wanted: RenderRequest, output: Output, watch: _Watch
-    ) -> web.Response | Awaitable[web.StreamResponse]:
-        """The response, or, when it is long, what sends it."""
-        plan = await plan_with(wanted, self.source, self.settings, self.peers)
-        watch.lap("plan")
-        if output.explain == "plan":
-            return await self.explained(request, plan, output, None, watch)
-        work: Callable[[Fetched], Awaitable[web.Response | Awaitable[web.StreamResponse]]]
-        if output.explain:
-            work = partial(self.explained, request, plan, output, watch=watch)
-        else:
-            work = partial(self.respond, request, plan, output, watch)
-        return await in_rounds(plan, self.source, work)
+    async def answer(self, asked: _Asked) -> web.StreamResponse:
+        async with self.lanes.light.turn():
+            plan = await self.plan(asked)
+            if asked.output.explain == "plan":
+                return await self.explained(asked, plan)
+            if not asked.output.is_picture:
+                try:
+                    return await in_rounds(plan, self.source, partial(self.here, asked, plan))
+                except _TooHeavy:
+                    pass
+            is_small = self.cost_s(plan, asked.output) <= THREAD_S
+        lane = self.lanes.pictures if asked.output.is_picture and is_small else self.lanes.heavy
+        # what waits doesn't keep its plan, which may be large
+        kept = None if lane.is_full else plan
+        del plan
+        async with lane.turn():
+            asked.watch.skip()
+            return await self.elsewhere(asked, kept or await self.plan(asked))
 
-    async def respond(
-        self, request: web.Request, plan: Plan, output: Output, watch: _Watch, fetched: Fetched
-    ) -> web.Response | Awaitable[web.StreamResponse]:
-        watch.lap("fetch")
-        if plan.remote is not None:
-            failed_of(request).update(plan.remote.failed)
-        begin = partial(self.begin, plan, fetched, output, watch)
-        if output.format in pictures.CONTENT_TYPES:
-            return await self.picture(request, plan, output, begin)
-        chunks, first = await self.run(plan.points, begin)
-        self.count(plan)
-        content_type = "text/javascript" if output.jsonp else FORMATS[output.format].content_type
-        if len(first) < stream.CHUNK_BYTES:
-            if len(first) <= INLINE_GZIP_BYTES_MAX or not accepts_gzip(request):
-                body, headers = compress_for(request, first)
-            else:
-                body, headers = await self.in_worker(partial(compress_for, request, first))
-            return reply(body, content_type, headers, output.cache_s)
-        headers = {"Vary": "Accept-Encoding"}
-        chunks = chain((first,), chunks)
-        if accepts_gzip(request):
-            headers["Content-Encoding"] = "gzip"
-            chunks = stream.gzipped(chunks)
-        return stream.send(
-            request, chunks, headers_of(content_type, headers, output.cache_s), self.in_worker
-        )
+    async def plan(self, asked: _Asked) -> Plan:
+        plan = await plan_with(asked.wanted, self.source, self.settings, self.peers)
+        asked.watch.lap("plan")
+        return plan
 
-    async def picture(
+    def cost_s(self, plan: Plan, output: Output) -> float:
+        """Seconds of functions and output, about; no more than it takes to be too heavy."""
+        cost = Cost(plan, THREAD_S)
+        return cost.seconds + answer.output_s(output, cost.points, cost.series)
+
+    async def here(self, asked: _Asked, plan: Plan, fetched: Fetched) -> web.StreamResponse:
+        """Answers in this process. _TooHeavy: that isn't to be done."""
+        cost_s = self.cost_s(plan, asked.output)
+        if cost_s > THREAD_S:
+            raise _TooHeavy
+        asked.watch.lap("fetch")
+        begin = partial(answer.make, plan, fetched, asked.task)
+        made = begin() if cost_s <= INLINE_S else await self.in_thread(begin)
+        self.count(asked, plan)
+
+        async def next_chunk() -> bytes | None:
+            return await self.in_thread(lambda: next(made.chunks, None))
+
+        if made.is_whole:
+            return self.whole(asked, b"".join(made.chunks), made.is_gzipped)
+        return await self.streamed(asked, next_chunk, made.is_gzipped)
+
+    async def elsewhere(self, asked: _Asked, plan: Plan) -> web.StreamResponse:
+        """Answers by a worker process."""
+        async with _while_connected(asked.request), self.workers.worker(asked.output.is_picture) as worker:
+            asked.watch.skip()
+            session = Session(worker, plan, asked.task, self.settings)
+            try:
+                await in_rounds_kept(plan, self.source, session.begin, session.keep)
+                self.count(asked, plan)
+                if not session.is_whole:
+                    return await self.streamed(asked, session.chunk, session.is_gzipped)
+                chunks = []
+                while (chunk := await session.chunk()) is not None:
+                    chunks.append(chunk)
+            finally:
+                session.close()
+        return self.whole(asked, b"".join(chunks), session.is_gzipped)
+
+    def whole(self, asked: _Asked, body: bytes, is_gzipped: bool) -> web.Response:
+        output = asked.output
+        headers = {} if output.is_packed else encoded_headers(is_gzipped)
+        if output.is_picture:
+            headers.update(pictures.HEADERS)
+        return reply(body, output.content_type, headers, 0 if output.explain else output.cache_s)
+
+    async def streamed(
         self,
-        request: web.Request,
-        plan: Plan,
-        output: Output,
-        begin: Callable[[], tuple[Iterator[bytes], bytes]],
-    ) -> web.Response:
-        loop = asyncio.get_running_loop()
-        chunks, first = await loop.run_in_executor(self.drawer, begin)
-        self.count(plan)
-        body = b"".join((first, *chunks))
-        content_type = pictures.CONTENT_TYPES[output.format]
-        headers = dict(pictures.HEADERS)
-        if output.format == "svg":
-            body, packed = await self.in_worker(partial(compress_for, request, body))
-            headers.update(packed)
-        return reply(body, content_type, headers, output.cache_s)
+        asked: _Asked,
+        next_chunk: Callable[[], Awaitable[bytes | bytearray | None]],
+        is_gzipped: bool,
+    ) -> web.StreamResponse:
+        asked.limit.reschedule(None)
+        output = asked.output
+        headers = headers_of(output.content_type, encoded_headers(is_gzipped), output.cache_s)
+        return await stream.send(asked.request, headers, next_chunk)
 
-    def begin(
-        self, plan: Plan, fetched: Fetched, output: Output, watch: _Watch
-    ) -> tuple[Iterator[bytes], bytes]:
-        """The body in chunks and the first of them; one that may become too long is made whole."""
-        bytes_max = self.settings.response_bytes_max
-        blocks = compute(plan, fetched, watch.deadline_s)
-        watch.lap("functions")
-        stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
-        body = stream.limited(body_of(plan, blocks, output, stats, self.limits), bytes_max)
-        if _bytes_at_most(blocks) > bytes_max:
-            body = iter((b"".join(body),))
-        chunks = stream.chunked(body)
-        return chunks, next(chunks)
-
-    async def explained(
-        self,
-        request: web.Request,
-        plan: Plan,
-        output: Output,
-        fetched: Fetched | None,
-        watch: _Watch,
-    ) -> web.Response:
-        """explain=1 (with ``fetched``) and explain=plan, as JSON."""
+    async def explained(self, asked: _Asked, plan: Plan) -> web.Response:
+        """explain=plan, as JSON."""
 
         def work() -> tuple[bytes, dict[str, str]]:
-            observed = None
-            if fetched is not None:
-                watch.lap("fetch")
-                observed = explain.Observed()
-                evaluate(plan, fetched, watch.deadline_s, observed.add)
-                watch.lap("functions")
-            text = dump_json(explain.explain(plan, observed, watch.laps), output.look.pretty)
-            return compress_for(request, text)
+            told = explain.explain(plan, None, asked.watch.laps)
+            return compress_for(asked.request, dump_json(told, asked.output.look.pretty))
 
-        body, headers = await self.in_worker(work)
+        body, headers = await self.in_thread(work)
         if plan.remote is not None:
-            failed_of(request).update(plan.remote.failed)
+            failed_of(asked.request).update(plan.remote.failed)
         return reply(body, headers=headers)
 
-    def count(self, plan: Plan) -> None:
+    def count(self, asked: _Asked, plan: Plan) -> None:
         """Counts what was read, of all rounds of a plan together."""
+        if plan.remote is not None:
+            failed_of(asked.request).update(plan.remote.failed)
         self.meters.points_read += plan.points
         self.meters.series_read += sum(len(fetch.ids) for fetch in plan.fetches)
 
-    async def in_worker(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.workers, work)
-
-    async def run(self, points: int, work: Callable[[], T]) -> T:
-        return work() if points <= INLINE_POINTS_MAX else await self.in_worker(work)
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
 
-class _Watch:
-    """Stages of a request: when it must be done, and how long each took (of rounds all together)."""
+@asynccontextmanager
+async def _while_connected(request: web.Request) -> AsyncIterator[None]:
+    """Ends the block with ConnectionResetError when the client goes away."""
+    asking = asyncio.current_task()
+    assert asking is not None
+    loop = asyncio.get_running_loop()
+    is_gone = False
+    next_look: asyncio.TimerHandle
 
-    def __init__(self, timeout_s: float) -> None:
-        self.last_s = clock.monotonic()
-        self.deadline_s = self.last_s + timeout_s
-        self.laps: dict[str, float] = {}
+    def look() -> None:
+        nonlocal is_gone, next_look
+        if request.transport is None or request.transport.is_closing():
+            is_gone = True
+            asking.cancel()
+        else:
+            next_look = loop.call_later(GONE_EVERY_S, look)
 
-    def lap(self, stage: str) -> None:
-        now_s = clock.monotonic()
-        self.laps[stage] = self.laps.get(stage, 0.0) + now_s - self.last_s
-        self.last_s = now_s
-
-
-def _bytes_at_most(blocks: list[SeriesBlock]) -> int:
-    points = sum(part.values.size for block in blocks for part in block.parts)
-    return points * POINT_BYTES_MAX + sum(map(len, blocks)) * SERIES_BYTES_MAX
+    next_look = loop.call_later(GONE_EVERY_S, look)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        asking.uncancel()
+        raise ConnectionResetError("the client went away") from None
+    finally:
+        next_look.cancel()

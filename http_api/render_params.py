@@ -7,11 +7,10 @@ are ignored, as there; jsonp with a picture is refused (there a failure).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
+from http_api.answer import PICTURES, Output
 from http_api.formats import FORMATS
 from http_api.formats.look import Look
 from http_api.reply import Params, check_jsonp
@@ -22,29 +21,6 @@ from tgres_py.target.attime import parse_at_time
 
 FROM_DEFAULT = "-1d"
 MAX_DATA_POINTS_MAX = 10**9
-PICTURES = ("png", "svg", "pdf")
-# a slice of a pie that the target says itself (name:value), or None: the next target's series
-Slices = tuple[tuple[str, float] | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How the answer is to look.
-
-    ``format``: one of FORMATS or PICTURES; ``points_max``: maxDataPoints, None = all;
-    ``cache_s``: how long caches may keep the answer; ``picture``: all parameters, for pictures;
-    ``slices``: of a pie, None = lines; ``explain``: "", "1" (all) or "plan" (nothing is read).
-    """
-
-    format: str
-    points_max: int | None
-    look: Look
-    jsonp: str | None
-    cache_s: int = 0
-    picture: Mapping[str, str] = field(default_factory=dict)
-    slices: Slices | None = None
-    meta: bool = False
-    explain: str = ""
 
 
 def zone_of(params: Params) -> tzinfo:

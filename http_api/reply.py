@@ -8,7 +8,6 @@ that is JSON. Every error is one line of text/plain; nothing that a client sent 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,14 +18,13 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
+from http_api.encoding import dump_json, gzip_worthwhile
 from http_api.meters import CLIENT_GONE
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 
 log = logging.getLogger(__name__)
 
-GZIP_BYTES_MIN = 1_400  # what fits into one packet isn't worth it
-GZIP_LEVEL = 1
 FIELDS_MAX = 10_000
 INLINE_ENTRIES_MAX = 1_000  # sorting, writing and packing more goes to a worker thread
 JSONP_CHARS_MAX = 128
@@ -140,25 +138,6 @@ def check_jsonp(params: Params) -> str | None:
     return name
 
 
-def dump_json(value: Any, pretty: bool = False) -> bytes:
-    """UTF-8 JSON; NaN and infinities are null. Lone surrogates, which no JSON can hold, become "?"."""
-    options = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if pretty else 0)
-    try:
-        return orjson.dumps(value, option=options)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(_without_surrogates(value), option=options)
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_surrogates(item) for item in value]
-    return value
-
-
 def accepts_gzip(request: web.Request) -> bool:
     accepted = request.headers.get("Accept-Encoding", "")
     return bool(re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted))
@@ -166,12 +145,15 @@ def accepts_gzip(request: web.Request) -> bool:
 
 def compress_for(request: web.Request, body: bytes) -> tuple[bytes, dict[str, str]]:
     """The body, gzipped when the client takes that and it is worth it, and its headers."""
-    if len(body) < GZIP_BYTES_MIN or not accepts_gzip(request):
+    if not accepts_gzip(request):
         return body, {"Vary": "Accept-Encoding"}
-    return gzip.compress(body, GZIP_LEVEL, mtime=0), {
-        "Vary": "Accept-Encoding",
-        "Content-Encoding": "gzip",
-    }
+    packed = gzip_worthwhile(body)
+    return packed or body, encoded_headers(packed is not None)
+
+
+def encoded_headers(is_gzipped: bool) -> dict[str, str]:
+    encoding = {"Content-Encoding": "gzip"} if is_gzipped else {}
+    return {"Vary": "Accept-Encoding", **encoding}
 
 
 def headers_of(

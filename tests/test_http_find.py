@@ -11,8 +11,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from http_api.app import make_app
+from http_api.encoding import dump_json
 from http_api.functions import _spell_infinity
-from http_api.reply import dump_json
 from tests import graphite_cases as cases
 from tests.fake_source import FakeSource, of_dataset, of_values
 from tests.graphite_dataset import BASE_NOW, build

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from http_api import render
+from http_api import answer
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.formats.json import encode
+from http_api.workers.pool import Workers
 from tests.fake_source import FakeSource, archives, of_values
 from tgres_py.errors import LimitExceeded, StoreUnavailable
 from tgres_py.functions.series import Grid, Label, SeriesBlock
@@ -302,24 +303,32 @@ async def test_answers_are_limited() -> None:
         assert "response_bytes_max" in await response.text()
 
 
-@pytest.mark.parametrize(("slots", "worker"), [(100, False), (10_000, True)])
-async def test_large_queries_are_computed_in_a_worker(
-    monkeypatch: pytest.MonkeyPatch, slots: int, worker: bool
+@pytest.mark.parametrize(
+    ("slots", "where"), [(100, "loop"), (30_000, "thread"), (300_000, "process")]
+)
+async def test_what_takes_long_is_done_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, slots: int, where: str
 ) -> None:
     threads = []
 
-    def compute(*args: Any) -> list[SeriesBlock]:
+    def make(*args: Any) -> answer.Made:
         threads.append(threading.current_thread())
-        return real_compute(*args)
+        return real_make(*args)
 
-    real_compute = render.compute
-    monkeypatch.setattr(render, "compute", compute)
+    real_make = answer.make
+    monkeypatch.setattr(answer, "make", make)
     now_s = START_S + 10 * slots
-    source = of_values({"a": [1.0] * slots}, START_S, BundleSpec(archives("10s:30d")))
-    async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
-        response = await client.get(f"/render?target=a&from={START_S}&until={now_s}&now={now_s}&format=json")
-        assert len((await response.json())[0]["datapoints"]) == slots
-    assert [thread is not threading.main_thread() for thread in threads] == [worker]
+    source = of_values({"a": [1.0] * slots}, START_S, BundleSpec(archives("10s:60d")))
+    workers = Workers()
+    async with TestClient(TestServer(make_app(source, FakeStatus(), workers=workers))) as client:
+        response = await client.get(
+            f"/render?target=a&from={START_S - 10}&until={now_s - 10}&now={now_s}&format=json"
+        )
+        assert [value for value, _ in (await response.json())[0]["datapoints"]] == [1.0] * slots
+    in_threads = [thread is not threading.main_thread() for thread in threads]
+    assert in_threads == {"loop": [False], "thread": [True], "process": []}[where]
+    assert workers.started == (where == "process")
+    assert workers.processes == []
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", "%00", "x" * 5000])

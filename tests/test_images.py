@@ -695,18 +695,12 @@ def test_guesses_are_those_of_graphite_web() -> None:
 # --- the library
 
 
-async def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "http_api.pictures.line_graph", raising=False)
     monkeypatch.delattr("http_api.pictures.line_graph", raising=False)
     monkeypatch.setitem(sys.modules, "http_api.pictures.line_graph", None)
     with pytest.raises(NotInstalled, match=r"tgres-py\[images\]"):
         draw("png", {}, [])
-    source = of_values({"a": [1.0]}, T0)
-    async with TestClient(TestServer(make_app(source, FakeStatus()))) as client:
-        response = await client.get(f"/render?target=a&from={T0 - 60}&until={T0}&now={T0}")
-        text = await response.text()
-        assert (response.status, text.count("\n")) == (501, 1)
-        assert "images" in text
 
 
 def test_the_library_is_loaded_for_pictures_only() -> None:

@@ -321,6 +321,13 @@ class Settings(BaseModel):
     query_queue_max: int = _setting(
         256, "queries that wait for their turn; further ones are answered 503", ge=0
     )
+    render_workers: int = _setting(
+        0,
+        "processes that answer heavy queries, so that they don't delay ingestion; 0 = as many as there are cores, at most "
+        "4 (one more draws small pictures)",
+        ge=0,
+        le=64,
+    )
     query_timeout_s: float = _setting(60.0, "time that one request may take", unit="s", gt=0)
     response_bytes_max: Size = _setting(200 * MIB, "largest response", unit="bytes", ge=64 * KIB)
     body_bytes_max: Size = _setting(MIB, "largest body of a request", unit="bytes", ge=1 * KIB)

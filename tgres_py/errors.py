@@ -67,6 +67,12 @@ class Overloaded(TgresError):
         self.setting = setting
 
 
+class WorkerFailed(TgresError):
+    """The process that was to make an answer died; the same query may kill the next one, too."""
+
+    counter = "worker"
+
+
 class NotInstalled(TgresError):
     """Something that needs an optional dependency that isn't there."""
 

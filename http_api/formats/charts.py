@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import orjson
 
+from http_api.encoding import dump_json
 from http_api.formats.look import Look
 from http_api.formats.points import Points
-from http_api.reply import dump_json
 from tgres_py.errors import BadRequest
 from tgres_py.functions.series import Grid, Matrix, SeriesBlock
 

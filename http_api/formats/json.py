@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import orjson
 
+from http_api.encoding import dump_json
 from http_api.formats.look import Look
 from http_api.formats.points import Points, numbers
-from http_api.reply import dump_json
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import UNNAMED, Grid, Label, Matrix, SeriesBlock
 

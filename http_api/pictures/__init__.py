@@ -5,7 +5,9 @@ matplotlib is imported when the first picture is drawn, not before.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, tzinfo
 
 from http_api.pictures.options import (
@@ -23,6 +25,13 @@ CONTENT_TYPES = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 DEFAULT_LIMITS = PictureLimits()
+
+
+def load() -> None:
+    """Loads what drawing needs ahead of the first picture, where it is installed."""
+    with suppress(ImportError):
+        importlib.import_module("http_api.pictures.line_graph")
+        importlib.import_module("http_api.pictures.pie")
 
 
 def draw(

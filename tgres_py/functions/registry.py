@@ -113,7 +113,7 @@ class Param:
 class RenderFunction:
     """``call``: the decorated function; ``steps``: which steps its result has (``first_steps``: of
     the steps of the first argument that has series, else of all arguments'); ``reads``: None = the
-    call's own range.
+    call's own range; ``point_ns``: about how long each point of its arguments takes.
     """
 
     name: str
@@ -127,6 +127,7 @@ class RenderFunction:
     first_steps: bool
     wants_context: bool
     module: str
+    point_ns: int
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -162,6 +163,7 @@ def render_function(
     steps: Steps = same_steps,
     first_steps: bool = False,
     optional_list: bool = False,
+    point_ns: int = 10,
 ) -> Callable[[F], F]:
     """Registers a function under its own name and ``aliases``."""
 
@@ -183,6 +185,7 @@ def render_function(
                 first_steps,
                 wants_context,
                 call.__module__,
+                point_ns,
             )
         return call
 

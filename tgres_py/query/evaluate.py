@@ -27,9 +27,11 @@ FETCHES_AT_ONCE = 4
 ROUNDS_MAX = 5
 LOADS_MAX = 10  # before a plan with other nodes is complete
 
-Fetched = list[NDArray[np.float64]]
+Values = NDArray[np.float64]
+Fetched = list[Values]
 Observer = Callable[[PlanNode, SeriesBlock, float], None]
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class FurtherNeeded(Exception):
@@ -46,9 +48,19 @@ async def in_rounds(plan: Plan, source: SeriesSource, work: Callable[[Fetched], 
     When functions ask for further targets the plan is extended, those are fetched, and ``work``
     starts anew. Errors of make_plan; BadRequest after ROUNDS_MAX rounds.
     """
-    fetched: Fetched = []
+    return await in_rounds_kept(plan, source, work, as_it_is)
+
+
+async def in_rounds_kept(
+    plan: Plan,
+    source: SeriesSource,
+    work: Callable[[list[K]], Awaitable[T]],
+    keep: Callable[[Values], Awaitable[K]],
+) -> T:
+    """The same; ``work`` gets what ``keep`` makes of the values of each fetch."""
+    fetched: list[K] = []
     for _ in range(ROUNDS_MAX):
-        fetched += await fetch_all(plan, source, len(fetched))
+        fetched += await fetch_kept(plan, source, keep, len(fetched))
         try:
             return await work(fetched)
         except FurtherNeeded as needed:
@@ -89,23 +101,35 @@ async def _remotely(remote: RemoteReads | None, plan: Callable[[], T], wide: boo
     )
 
 
+async def as_it_is(values: Values) -> Values:
+    return values
+
+
 async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched:
     """The values of the plan's fetches from number ``start`` on: float64 (ids, slots) each; the
     events that its calls read come into the calls. StoreUnavailable.
     """
+    return await fetch_kept(plan, source, as_it_is, start)
+
+
+async def fetch_kept(
+    plan: Plan, source: SeriesSource, keep: Callable[[Values], Awaitable[K]], start: int = 0
+) -> list[K]:
+    """The same, but what ``keep`` makes of the values of each fetch as they come."""
     for call in plan.event_calls:
         assert call.events
         found = await source.find_events(call.events)
         call.event_times_s = tuple(event.at_s for event in found)
     gate = asyncio.Semaphore(FETCHES_AT_ONCE)
 
-    async def one(number: int) -> NDArray[np.float64]:
+    async def one(number: int) -> K:
         fetch = plan.fetches[number]
         window = fetch.window
         async with gate:
-            return await source.fetch(
+            values = await source.fetch(
                 fetch.ids, fetch.bundle, window.archive, window.from_slot, window.until_slot
             )
+            return await keep(values)
 
     numbers = range(start, len(plan.fetches))
     if plan.remote is None:

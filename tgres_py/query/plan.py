@@ -18,7 +18,7 @@ With other nodes (``remote``) each leaf is also read from them, as a whole (see 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
@@ -51,6 +51,7 @@ from tgres_py.target.parser import (
 
 Range = tuple[int, int]
 FetchKey = tuple[BundleSpec, Window]
+Lookup = tuple[Ids, list[str], list[BundleSpec]]
 STEP_LOOKS_MAX = 20_000  # looks at (call, range) for its steps, of one request
 
 
@@ -148,6 +149,16 @@ class Plan:
         return [call for call in calls if call.events and call.event_times_s is None]
 
     @property
+    def calls(self) -> list[PlannedCall]:
+        """All calls in the order in which they were planned, which the request alone decides."""
+        return self.planner.calls
+
+    @property
+    def lookups(self) -> dict[str, Lookup]:
+        """What was looked up, by expression: a plan can be made of it elsewhere (``known``)."""
+        return self.planner.expanded
+
+    @property
     def remote(self) -> RemoteReads | None:
         return self.planner.remote
 
@@ -181,13 +192,15 @@ def make_plan(
     source: SeriesSource,
     limits: QueryLimits | None = None,
     remote: RemoteReads | None = None,
+    known: Mapping[str, Lookup] | None = None,
 ) -> Plan:
-    """The plan of a request; pure but for look-ups of names in memory.
+    """The plan of a request; pure but for look-ups of names in memory, except of those ``known``.
 
     TargetSyntaxError, BadRequest (unknown function, wrong argument), LimitExceeded; RemoteNeeded:
     ``remote`` is to load something, then the plan can be made.
     """
     planner = _Planner(request, source, limits or DefaultLimits(), remote)
+    planner.expanded.update(known or {})
     texts = [text for text in request.targets if text.strip()]
     if len(texts) > planner.limits.query_targets_max:
         raise LimitExceeded(
@@ -214,7 +227,8 @@ class _Planner:
         self.remote = remote
         self.needed: set[RemoteKey] = set()
         self.leaves: dict[tuple[str, Range], Leaf] = {}
-        self.expanded: dict[str, tuple[Ids, list[str], list[BundleSpec]]] = {}
+        self.expanded: dict[str, Lookup] = {}
+        self.calls: list[PlannedCall] = []
         self.event_calls: list[PlannedCall] = []
         # by id() of the node, which is kept with it: nested windows ask for the same again and again
         self.call_steps: dict[tuple[int, Range], tuple[Call, StepSet]] = {}
@@ -227,6 +241,7 @@ class _Planner:
         """One that can go on without changing this one."""
         other = copy.copy(self)
         other.leaves = dict(self.leaves)
+        other.calls = list(self.calls)
         other.event_calls = list(self.event_calls)
         other.needed = set()
         return other
@@ -295,6 +310,7 @@ class _Planner:
             else:
                 args.append(self.plan(argument, asked))
         call = PlannedCall(function, args, context)
+        self.calls.append(call)
         if isinstance(function.reads, EventReads):
             call.events = function.reads.query(tuple(args), context)
             self.event_calls.append(call)
@@ -348,7 +364,7 @@ class _Planner:
             self.needed.add(key)
         return steps_of(self.remote.get(key))
 
-    def expand(self, node: Path | ByTag) -> tuple[Ids, list[str], list[BundleSpec]]:
+    def expand(self, node: Path | ByTag) -> Lookup:
         known = self.expanded.get(node.text)
         if known is None:
             if isinstance(node, Path):

@@ -89,6 +89,16 @@ class RemoteReads:
     def __contains__(self, key: RemoteKey) -> bool:
         return key in self._known
 
+    @property
+    def known(self) -> Mapping[RemoteKey, list[RemoteSeries]]:
+        """All that was read."""
+        return self._known
+
+    def remember(self, key: RemoteKey, series: list[RemoteSeries]) -> None:
+        """Takes what was read elsewhere."""
+        self._known[key] = series
+        self.points += sum(len(one.values) for one in series)
+
     def get(self, key: RemoteKey) -> list[RemoteSeries]:
         """The series of all other nodes, in the order of their names; none as long as it isn't read."""
         return self._known.get(key, [])

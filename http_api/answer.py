@@ -1,0 +1,229 @@
+"""From a plan's values to the body of an answer: functions, consolidation, format or picture, gzip.
+
+Pure, and the one way in which it is done: in the event loop for small plans, in a thread for middle ones, in a worker
+process for large ones and pictures. Source of the formats: graphite-web 1.1.10.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from http_api import meta, pictures
+from http_api.encoding import GZIP_LEVEL, dump_json, gzip_worthwhile
+from http_api.formats import FORMATS
+from http_api.formats.look import Look
+from http_api.pictures import DEFAULT_LIMITS
+from http_api.pictures.options import PictureLimits
+from tgres_py import clock
+from tgres_py.errors import LimitExceeded
+from tgres_py.functions.series import SeriesBlock
+from tgres_py.query import explain
+from tgres_py.query.consolidate import consolidate_blocks
+from tgres_py.query.evaluate import Fetched, evaluate
+from tgres_py.query.plan import Plan
+
+PICTURES = ("png", "svg", "pdf")
+CHUNK_BYTES = 256 << 10  # a body that is longer is sent while it is made
+# no point and no series of any format takes more; an answer that may be longer than its limit is
+# made whole before it is sent
+POINT_BYTES_MAX = 64
+SERIES_BYTES_MAX = 8_192
+
+# a slice of a pie that the target says itself (name:value), or None: the next target's series
+Slices = tuple[tuple[str, float] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the answer is to look.
+
+    ``format``: one of FORMATS or PICTURES; ``points_max``: maxDataPoints, None = all;
+    ``cache_s``: how long caches may keep the answer; ``picture``: all parameters, for pictures;
+    ``slices``: of a pie, None = lines; ``explain``: "", "1" (all) or "plan" (nothing is read).
+    """
+
+    format: str
+    points_max: int | None
+    look: Look
+    jsonp: str | None
+    cache_s: int = 0
+    picture: Mapping[str, str] = field(default_factory=dict)
+    slices: Slices | None = None
+    meta: bool = False
+    explain: str = ""
+
+    @property
+    def content_type(self) -> str:
+        if self.explain:
+            return "application/json"
+        if self.is_picture:
+            return pictures.CONTENT_TYPES[self.format]
+        return "text/javascript" if self.jsonp else FORMATS[self.format].content_type
+
+    @property
+    def is_picture(self) -> bool:
+        return self.format in PICTURES and not self.explain
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether gzip would find nothing to do."""
+        return self.is_picture and self.format != "svg"
+
+
+OUTPUT_POINT_NS = 120
+OUTPUT_SERIES_NS = 12_000
+
+
+def output_s(output: Output, points: int, series: int) -> float:
+    """Seconds that the writing of so many takes, about. All pictures are made elsewhere."""
+    if output.points_max is not None and output.format == "json":
+        points = min(points, series * output.points_max)
+    return (points * OUTPUT_POINT_NS + series * OUTPUT_SERIES_NS) / 1e9
+
+
+class Watch:
+    """Stages of a request: when it must be done, and how long each took (of rounds all together)."""
+
+    def __init__(self, timeout_s: float, laps: Mapping[str, float] | None = None) -> None:
+        self.last_s = clock.monotonic()
+        self.deadline_s = self.last_s + timeout_s
+        self.laps: dict[str, float] = dict(laps or {})
+
+    def skip(self) -> None:
+        """The time until now counts for no stage."""
+        self.last_s = clock.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now_s = clock.monotonic()
+        self.laps[stage] = self.laps.get(stage, 0.0) + now_s - self.last_s
+        self.last_s = now_s
+
+
+@dataclass(slots=True)
+class Task:
+    """What is to be made. ``gzip``: whether the client takes it; ``bytes_max``: of the body before that."""
+
+    output: Output
+    watch: Watch
+    gzip: bool = False
+    bytes_max: int = 200 << 20
+    limits: PictureLimits = DEFAULT_LIMITS
+
+
+@dataclass(slots=True)
+class Made:
+    """The body in chunks, one when it ``is_whole``; the others are made when they are asked for."""
+
+    chunks: Iterator[bytes]
+    is_whole: bool
+    is_gzipped: bool
+
+
+def make(plan: Plan, fetched: Fetched, task: Task) -> Made:
+    """Begins the answer; LimitExceeded, BadRequest and the like come from here, not while it is sent.
+    FurtherNeeded: see in_rounds.
+    """
+    pieces = _explained(plan, fetched, task) if task.output.explain else _body(plan, fetched, task)
+    chunks = chunked(pieces)
+    first = next(chunks)
+    gzip = task.gzip and not task.output.is_packed
+    if task.output.is_picture:
+        first = b"".join((first, *chunks))
+    elif len(first) >= CHUNK_BYTES:
+        chunks = chain((first,), chunks)
+        return Made(gzipped(chunks) if gzip else chunks, False, gzip)
+    packed = gzip_worthwhile(first) if gzip else None
+    return Made(iter((packed or first,)), True, packed is not None)
+
+
+def finish(
+    plan: Plan, fetched: Fetched, output: Output, bytes_max: int, deadline_s: float | None
+) -> bytes:
+    """Functions, consolidation and the whole body."""
+    return b"".join(limited(body_of(plan, evaluate(plan, fetched, deadline_s), output), bytes_max))
+
+
+def _body(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
+    watch = task.watch
+    blocks = evaluate(plan, fetched, watch.deadline_s)
+    watch.lap("functions")
+    stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
+    pieces = limited(body_of(plan, blocks, task.output, stats, task.limits), task.bytes_max)
+    if _bytes_at_most(blocks) > task.bytes_max:
+        return iter((b"".join(pieces),))
+    return pieces
+
+
+def _explained(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
+    watch = task.watch
+    observed = explain.Observed()
+    evaluate(plan, fetched, watch.deadline_s, observed.add)
+    watch.lap("functions")
+    yield dump_json(explain.explain(plan, observed, watch.laps), task.output.look.pretty)
+
+
+def body_of(
+    plan: Plan,
+    blocks: list[SeriesBlock],
+    output: Output,
+    stats: dict[str, float] | None = None,
+    limits: PictureLimits = DEFAULT_LIMITS,
+) -> Iterator[bytes]:
+    """The body in pieces, wrapped for jsonp; a picture is one piece.
+
+    maxDataPoints is JSON's alone (as in graphite-web). ``stats``: milliseconds, for meta=true.
+    """
+    if output.format not in FORMATS:
+        look = output.look
+        picture = pictures.draw(
+            output.format, output.picture, blocks, look.zone, output.slices, limits
+        )
+        return iter((picture,))
+    shown = blocks
+    if output.points_max is not None and output.format == "json":
+        shown = consolidate_blocks(blocks, output.points_max)
+    if output.meta and output.format == "json":
+        body = meta.write(plan, blocks, shown, output.look, stats or {})
+    else:
+        body = FORMATS[output.format].write(shown, output.look)
+    return chain((output.jsonp.encode() + b"(",), body, (b")",)) if output.jsonp else body
+
+
+def _bytes_at_most(blocks: list[SeriesBlock]) -> int:
+    points = sum(part.values.size for block in blocks for part in block.parts)
+    return points * POINT_BYTES_MAX + sum(map(len, blocks)) * SERIES_BYTES_MAX
+
+
+def limited(pieces: Iterable[bytes], bytes_max: int) -> Iterator[bytes]:
+    """The same pieces; LimitExceeded once they are longer together than ``bytes_max``."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > bytes_max:
+            raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
+        yield piece
+
+
+def chunked(pieces: Iterable[bytes], chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The same bytes in chunks of ``chunk_bytes`` or more; only the last one is shorter."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= chunk_bytes:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
+
+
+def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
+    for chunk in chunks:
+        yield packer.compress(chunk)
+    yield packer.flush()
+
+
