@@ -50,6 +50,11 @@ class Rig:
 
     async def start(self) -> None:
         """Starts, or starts again after ``kill``."""
+        self.boot()
+        await self.recover()
+
+    def boot(self) -> None:
+        """Starts as far as that goes without a store: points are taken from here on."""
         self.ring = RingStore()
         self.registry = Registry(self.match_many, self.ring)
         self.journal = Journal(self.folder, self.journal_sync_s, self.journal_kept_bytes)
@@ -58,6 +63,8 @@ class Rig:
         self.reader = Reader(self.registry, self.store)
         self.flusher = Flusher(self.intake, self.store, self.reader, self.journal, self.pace)
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
+
+    async def recover(self) -> None:
         self.recovered = await recover(self.intake, self.journal, self.store)
 
     async def kill(self) -> None:

@@ -132,6 +132,22 @@ async def test_very_late_points_go_to_the_archive_that_covers_them(tmp_path: Pat
         clock.replace_source(None)
 
 
+async def test_a_point_from_the_future_below_the_floor(tmp_path: Path) -> None:
+    """Its slot is in the store already, as an import has asked for it."""
+    rig = await started(tmp_path, BundleSpec(ARCHIVES, Cf.SUM, 0.0))
+    try:
+        rig.add([("a", NOW_S, 1.0)])
+        await rig.flusher.settle_until(NOW_S + 60)
+        rig.add([("a", NOW_S + 20, 2.0)])
+        await rig.tick()
+        assert rig.intake.ledger.balance == 0
+        rig.now_s += 60
+        assert (await read(rig, "a", 0), await read(rig, "a", 1)) == ({0: 1.0, 20: 2.0}, {0: 3.0})
+    finally:
+        rig.journal.close()
+        clock.replace_source(None)
+
+
 @pytest.mark.parametrize("killed", [False, True])
 async def test_points_that_wait_meet_the_ring_of_when_they_came(
     tmp_path: Path, killed: bool

@@ -288,6 +288,73 @@ async def test_a_journal_of_another_database_is_merged_into_this_one(
     assert await slots(rig, "c") == {0: 5.0, 10: 6.0}
 
 
+async def test_a_foreign_journal_counts_once_and_in_order(
+    make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the store was bound to it, right after that, and later."""
+    rig = make(spec=SUM)
+    await rig.start()
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.kill()
+    rig.store = other = MemoryStore()
+
+    class Killed(BaseException):
+        pass
+
+    async def die(journal_id: str) -> None:
+        await rig.journal.synced()
+        raise Killed
+
+    monkeypatch.setattr(other, "set_journal_id", die)
+    for value in (2.0, 4.0):
+        with pytest.raises(Killed):
+            await rig.start()
+        rig.add([("a", NOW_S, value)])
+        await rig.kill()
+    monkeypatch.undo()
+    await rig.start()
+    await rig.kill()
+    for _ in range(3):
+        await rig.start()
+        assert await slots(rig, "a") == {0: 7.0}
+        assert rig.intake.ledger.balance == 0
+        await rig.kill()
+
+
+async def test_a_foreign_journal_that_was_copied_but_not_removed(
+    make: Callable[..., Rig], tmp_path: Path
+) -> None:
+    rig = make(spec=SUM)
+    await rig.start()
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.kill()
+    old = journal_files(rig)
+    shutil.copytree(rig.folder, tmp_path / "old")
+    rig.store = MemoryStore()
+    await rig.start()
+    await rig.kill()
+    assert not any(path.exists() for path in old)
+    for path in (tmp_path / "old").glob("*.journal"):
+        shutil.copy(path, rig.folder)
+    for _ in range(2):
+        await rig.start()
+        assert await slots(rig, "a") == {0: 1.0}
+        assert not any(path.exists() for path in old)
+        await rig.kill()
+
+
+async def test_points_of_two_starts_without_the_store_keep_their_order(
+    make: Callable[..., Rig],
+) -> None:
+    rig = make()
+    for value in (1.0, 2.0, 3.0):
+        await start_away(rig, [("a", NOW_S, value)])
+        await rig.kill()
+    await start_away(rig, [("a", NOW_S, 4.0)])
+    await rig.recover()
+    assert await slots(rig, "a") == {0: 4.0}
+
+
 async def test_a_lost_journal_costs_what_was_only_there(rig: Rig) -> None:
     rig.add([("a", NOW_S, 1.0)])
     await rig.flusher.flush_now()
@@ -368,16 +435,10 @@ async def start_away(rig: Rig, meanwhile: list[Point]) -> None:
     memory(rig).away = False
 
 
-async def recover_now(rig: Rig) -> None:
-    from tgres_py.ingest.recover import recover
-
-    rig.recovered = await recover(rig.intake, rig.journal, rig.store)
-
-
 async def test_points_that_come_while_the_store_is_away(make: Callable[..., Rig]) -> None:
     rig = make()
     await start_away(rig, [("a", NOW_S, 1.0), ("a", NOW_S, 2.0), ("b", NOW_S, 3.0)])
-    await recover_now(rig)
+    await rig.recover()
     assert await slots(rig, "a") == {0: 2.0}
     assert await slots(rig, "b") == {0: 3.0}
     assert (rig.intake.ledger.stored, rig.intake.ledger.overwritten) == (2, 1)
@@ -405,7 +466,7 @@ async def test_late_points_of_the_last_run_come_before_those_of_this_one(
     rig.add([("a", NOW_S + 10, 1.0), ("a", NOW_S + 20, 1.0)])
     await rig.kill()
     await start_away(rig, [("a", NOW_S + 10, 2.0)])
-    await recover_now(rig)
+    await rig.recover()
     assert await slots(rig, "a") == {0: 1.0, 10: 2.0, 20: 1.0}
 
 
@@ -416,7 +477,7 @@ async def test_points_that_found_their_place_in_memory_count_once_after_a_kill(
     rig = await with_flushed_chunk(make, SUM)
     await rig.kill()
     await start_away(rig, [("a", NOW_S, 2.0), ("a", rig.now_s, 3.0), ("a", rig.now_s, 4.0)])
-    await recover_now(rig)
+    await rig.recover()
     memory(rig).away = True
     with pytest.raises(StoreUnavailable):
         await rig.flusher.settle()
@@ -456,7 +517,7 @@ async def test_a_kill_anywhere_in_the_writing_of_a_merge(make: Callable[..., Rig
     rig = await with_flushed_chunk(make, SUM)
     await rig.kill()
     await start_away(rig, [("a", NOW_S, 2.0), ("a", rig.now_s, 3.0), ("a", rig.now_s, 4.0)])
-    await recover_now(rig)
+    await rig.recover()
     await rig.journal.synced()
     path = journal_files(rig)[-1]
     before = path.stat().st_size

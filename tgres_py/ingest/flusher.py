@@ -323,7 +323,7 @@ class Flusher:
                 members = members[members >= 0]
                 rows = await self._straddling_rows(segment, {floor}, until_slot, members)
                 if rows:
-                    await self.store.write_chunks(rows)
+                    await self._write(rows)
             await self._raise_floor(segment, until_slot, synced)
 
     @asynccontextmanager
@@ -347,7 +347,7 @@ class Flusher:
             with self.flush_seconds.timed():
                 rows = await self.rows_of(segment, self.ring.span(segment)[0], until_slot)
                 if rows:
-                    await self.store.write_chunks(rows)
+                    await self._write(rows)
                     await self._touch(rows, self._spec(segment).archives[0].step_s)
         self.flushes += 1
         self.intake.ledger.flushed += sum(
@@ -356,6 +356,15 @@ class Flusher:
         self._noticed.pop(segment, None)
         await self._raise_floor(segment, until_slot, synced)
         self.intake.room()
+
+    async def _write(self, rows: list[ChunkRows]) -> None:
+        """Writes rows of the ring, all of it after its points are in the journal.
+
+        Else a kill could leave points in the store that the ring hasn't got back: they would come to light
+        when the chunk is written again, beside rollups that were made without them.
+        """
+        await self._journal_synced()
+        await self.store.write_chunks(rows)
 
     async def _touch(self, rows: list[ChunkRows], step_s: int) -> None:
         """Notes when the series of whole chunks had their last point: what `series stale` looks at."""
@@ -585,7 +594,7 @@ class Flusher:
             end = (low // finest.width + 1) * finest.width
             rows = await self.rows_of(segment, low, end, ids)
             if rows:
-                await self.store.write_chunks(rows)
+                await self._write(rows)
                 if finest.chunk_s > TOUCH_PARTIAL_S:
                     await self._touch(rows, finest.step_s)
             low = end

@@ -20,6 +20,7 @@ from tgres_py.memory import HARD
 from tgres_py.model.points import Ids, Parsed, PointBlock, Reason, Times, Values
 
 JOURNAL_PENDING_MAX = 256 << 20  # bytes that may wait for the journal's disk
+COPIED = 1 << 31  # set in the numbers of late records that are copies of a foreign journal's
 
 
 @dataclass(slots=True)
@@ -156,6 +157,25 @@ class Intake:
         if self.journal is not None:
             self.journal.append(Record(Kind.LATE, ids, times, values, now_s, self.late_seq))
         self.on_late()
+
+    def copy_late(self, foreign: list[Late]) -> int:
+        """Queues the points of a journal that isn't the store's before those of this run; how many."""
+        assert self.journal is not None
+        # above all numbers of the run before, below those of this run
+        first = (self.journal.incarnation << 32) - COPIED
+        count = sum(map(len, foreign))
+        for number, late in enumerate(foreign, first):
+            late.seq = number
+            self.journal.append(
+                Record(Kind.LATE, late.ids, late.times, late.values, late.now_s, number)
+            )
+        self.late = foreign + self.late
+        self.late_points += count
+        self.ledger.late += count
+        self.ledger.held += count
+        self.ledger.received["journal"] += count
+        self.on_late()
+        return count
 
     def requeue_late(self, late: Late) -> int:
         """Queues what is left of a record of an earlier run, which stays in its file, in the record's old place.

@@ -310,6 +310,7 @@ class Journal:
         self._kept_bytes = kept_bytes
         self._interval_s = sync_s / 2
         self._number = self.old_files[-1].number if self.old_files else 0
+        self.first_number = self._number + 1  # of this run's files
         self._pending: list[Record] = []
         self._pending_bytes = 0
         self._unsynced: list[Record] = []  # written to the current file, not yet synced

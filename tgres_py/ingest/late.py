@@ -121,7 +121,7 @@ class LateMerger:
             spec = self._registry.bundle_specs[bundle]
             mine = bundles == bundle
             rolled = no_changes()
-            younger = -1
+            younger = FAR_PAST_S  # points from the future, too, go to the finest archive
             for number, archive in enumerate(spec.archives):
                 direct = mine & (ages > younger) & (ages <= archive.retention_s)
                 younger = archive.retention_s

@@ -8,15 +8,17 @@ running chunk. The registry opens when all is done; until then points wait in th
 The journal tells series by their rows where it can, so points find a series that was renamed meanwhile; those
 of one that is in the trash come back without a name, and go to its row. What has no row goes by its name.
 
-A journal that doesn't belong to the store (another database, files copied …) says nothing about floors:
-all that it holds is merged like late points, and series of the store take points from now on.
+A journal that doesn't belong to the store (another database, files copied, a store that wasn't there until now …) says
+nothing about floors: all that it holds is merged like late points, and series of the store take points from now on.
+Its points are copied into this run's file, then the store is bound to the journal, then the older files go: until the
+store is bound the copies don't count, and from then on the originals don't.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
-from tgres_py.ingest.intake import Intake, Late
+from tgres_py.ingest.intake import COPIED, Intake, Late
 from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
 from tgres_py.ingest.registry import NO_FLOOR_S, Registry
 from tgres_py.ingest.replay import one_per_slot, to_be_merged
@@ -40,13 +42,15 @@ POINTS_SLICE = 200_000
 
 @dataclass(slots=True)
 class Run:
-    """What the files of one incarnation say of its ids: names, floors, rows."""
+    """What the files of one incarnation say of its ids: names, floors, rows. ``copies``: it has copies of
+    what older files hold."""
 
     files: list[JournalFile] = field(default_factory=list)
     names: list[tuple[Ids, bytes]] = field(default_factory=list)
     floors: list[tuple[Ids, int]] = field(default_factory=list)
     rows: list[tuple[Ids, NDArray[np.int64]]] = field(default_factory=list)
     to_id: Ids = field(default_factory=lambda: np.empty(0, np.int32))
+    copies: bool = False
 
 
 @dataclass(slots=True)
@@ -81,7 +85,9 @@ def scan(files: list[JournalFile], damage: Damage) -> tuple[list[Run], int]:
                 assert record.times is not None
                 run.rows.append((record.ids, record.times))
             elif kind == Kind.LATE:
-                seq = max(seq, int.from_bytes(payload[:8], "little"))
+                number = int.from_bytes(payload[:8], "little")
+                seq = max(seq, number)
+                run.copies = run.copies or bool(number & COPIED)
     return runs, seq
 
 
@@ -93,12 +99,13 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
     bundles = dict(await store.load_bundles())
     rows = await store.load_series()
     runs: list[Run] = []
-    seq = state.late_seq
+    ours = journal is not None and state.journal_id == journal.journal_id
     if journal is not None:
         runs, newest = await asyncio.to_thread(scan, journal.old_files, result.damage)
-        seq = max(seq, newest)
-    intake.late_seq = max(intake.late_seq, seq)
-    ours = journal is not None and state.journal_id == journal.journal_id
+        intake.late_seq = max(intake.late_seq, newest)
+    if ours:
+        intake.late_seq = max(intake.late_seq, state.late_seq)
+        runs = runs[max((i for i, run in enumerate(runs) if run.copies), default=0) :]
     registry = intake.registry
 
     # the loop's thread owns the table of names: it takes them in slices
@@ -137,10 +144,13 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
     intake.journal_names()
 
     if journal is not None:
-        for run in runs:
-            await _replay(intake, run, state.late_seq if ours else -1, unsure, floors, result)
-        if not ours:
+        if ours:
+            for run in runs:
+                await _replay(intake, run, state.late_seq, unsure, floors, result)
+        else:
+            result.late = intake.copy_late(await _foreign_points(runs))
             await _bind(store, journal)
+        journal.drop_before(runs[0].files[0].number if ours and runs else journal.first_number)
     registry.open()
     intake.journal_names()
     result.series = len(rows.names)
@@ -277,6 +287,33 @@ async def _bind(store: Store, journal: Journal) -> None:
         await asyncio.sleep(1)
 
 
+async def _foreign_points(runs: list[Run]) -> list[Late]:
+    """All points of a journal that isn't the store's, in order, those of each late record as it was last told."""
+    found: list[Late] = []
+    for number, run in enumerate(runs):
+        late: dict[int, Late] = {}
+        async for record in _point_records(run):
+            if record.kind == Kind.LATE and record.seq & COPIED and number:
+                continue  # an earlier start didn't come to its end: the originals are there
+            assert record.times is not None and record.values is not None
+            ids = _translate(run, record.ids)
+            known = ids >= 0
+            points = Late(
+                ids[known],
+                record.times[known],
+                record.values[known],
+                record.now_s or clock.now_s(),
+                record.seq,
+            )
+            if record.kind == Kind.LATE:
+                late[record.seq] = points
+            else:
+                found.append(points)
+        # a slot's late points came after those that the ring took
+        found += [late[seq] for seq in sorted(late)]
+    return [points for points in found if len(points)]
+
+
 async def _replay(
     intake: Intake,
     run: Run,
@@ -287,47 +324,39 @@ async def _replay(
 ) -> None:
     """Second pass: points and images back into the ring, unmerged late points back into the queue.
 
-    ``late_applied``: number of the last late record that the store has merged; -1: not our store.
+    ``late_applied``: number of the last late record that the store has merged.
     """
-    for file in run.files:
-        records = _point_records(file)
-        while True:
-            record = await asyncio.to_thread(next, records, None)
-            if record is None:
-                break
-            if record.kind == Kind.LATE and record.seq <= late_applied:
-                continue
-            assert record.times is not None and record.values is not None
-            ids = _translate(run, record.ids)
-            late = ids >= 0
-            if record.kind != Kind.LATE:
-                late &= unsure[ids]
-            if late.any() or record.kind == Kind.LATE:
-                result.late += _requeue(intake, record, ids, late, late_applied >= 0)
-                await asyncio.sleep(0)
-            if record.kind == Kind.LATE:
-                continue
-            keep = (ids >= 0) & ~unsure[ids] & (record.times >= floors[ids])
-            ids, times, values = ids[keep], record.times[keep], record.values[keep]
-            if len(ids) == 0:
-                continue
-            counts = record.counts[keep] if record.counts is not None else None
-            result.points += len(ids)
+    async for record in _point_records(run):
+        if record.kind == Kind.LATE and record.seq <= late_applied:
+            continue
+        assert record.times is not None and record.values is not None
+        ids = _translate(run, record.ids)
+        late = ids >= 0
+        if record.kind != Kind.LATE:
+            late &= unsure[ids]
+        if late.any() or record.kind == Kind.LATE:
+            result.late += _requeue(intake, record, ids, late)
+        if record.kind == Kind.LATE:
+            continue
+        keep = (ids >= 0) & ~unsure[ids] & (record.times >= floors[ids])
+        ids, times, values = ids[keep], record.times[keep], record.values[keep]
+        if len(ids) == 0:
+            continue
+        counts = record.counts[keep] if record.counts is not None else None
+        result.points += len(ids)
+        if record.kind == Kind.IMAGE:
+            ids, times, values, counts = one_per_slot(intake.registry, ids, times, values, counts)
+        for at in range(0, len(ids), POINTS_SLICE):
+            part = slice(at, at + POINTS_SLICE)
             if record.kind == Kind.IMAGE:
-                ids, times, values, counts = one_per_slot(
-                    intake.registry, ids, times, values, counts
+                intake.ring.assign(
+                    ids[part], times[part], values[part], None if counts is None else counts[part]
                 )
-            for at in range(0, len(ids), POINTS_SLICE):
-                part = slice(at, at + POINTS_SLICE)
-                if record.kind == Kind.IMAGE:
-                    intake.ring.assign(
-                        ids[part], times[part], values[part], None if counts is None else counts[part]
-                    )
-                else:
-                    result.late += _store(
-                        intake, record.now_s, ids[part], times[part], values[part], floors
-                    )
-                await asyncio.sleep(0)
+            else:
+                result.late += _store(
+                    intake, record.now_s, ids[part], times[part], values[part], floors
+                )
+            await asyncio.sleep(0)
 
 
 def _store(
@@ -344,17 +373,15 @@ def _store(
     return len(late)
 
 
-def _requeue(
-    intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_], ours: bool
-) -> int:
-    """Queues points for the merge; how many. Late ones of our own journal keep their number: the store
-    knows by it whether they are merged, and they come before those of this run."""
+def _requeue(intake: Intake, record: Record, ids: Ids, which: NDArray[np.bool_]) -> int:
+    """Queues points for the merge; how many. Late ones keep their number: the store knows by it whether
+    they are merged, and they come before those of this run."""
     assert record.times is not None and record.values is not None
     late = Late(
         ids[which], record.times[which], record.values[which], record.now_s or clock.now_s(), record.seq
     )
     count = len(late)
-    if ours and record.kind == Kind.LATE:
+    if record.kind == Kind.LATE:
         count = intake.requeue_late(late)
     elif count:
         intake.add_late(late.ids, late.times, late.values, late.now_s)
@@ -362,7 +389,15 @@ def _requeue(
     return count
 
 
-def _point_records(file: JournalFile) -> Iterator[Record]:
+async def _point_records(run: Run) -> AsyncIterator[Record]:
+    """The records with points of a run, each decoded in a thread."""
+    for file in run.files:
+        records = _records_of(file)
+        while (record := await asyncio.to_thread(next, records, None)) is not None:
+            yield record
+
+
+def _records_of(file: JournalFile) -> Iterator[Record]:
     for kind, payload in read_records(file.path, Damage()):
         if kind in (Kind.POINTS, Kind.LATE, Kind.IMAGE):
             yield decode(kind, payload)
