@@ -398,9 +398,8 @@ class Journal:
         return await told
 
     def drop_before(self, number: int, gaps: int) -> int:
-        """Removes all files with a lower number, as an image follows in those that stay; how many.
-
-        ``gaps``: their count when the image was begun.
+        """Removes all files with a lower number, as an image (or copies) of all that they hold follows in those
+        that stay; how many. ``gaps``: their count when the image was begun.
         """
         if gaps > self._gaps_filled:
             log.warning("journal: writing works again, all that is in memory is on disk")

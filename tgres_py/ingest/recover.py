@@ -150,7 +150,9 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         else:
             result.late = intake.copy_late(await _foreign_points(runs))
             await _bind(store, journal)
-        journal.drop_before(runs[0].files[0].number if ours and runs else journal.first_number)
+        if journal.gaps == 0:
+            # what is older than the copies
+            journal.drop_before(runs[0].files[0].number if ours and runs else journal.first_number, 0)
     registry.open()
     intake.journal_names()
     result.series = len(rows.names)
