@@ -43,6 +43,7 @@ class GateCounts:
     accepted: int = 0
     refused: int = 0  # beyond connections_max
     timed_out: int = 0  # requests whose head or body didn't come
+    malformed: int = 0  # requests whose head was no HTTP
 
 
 class Gate(asyncio.Protocol):

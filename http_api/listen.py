@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from http_api.gate import Gate, GateCounts, GateLimits
 from tgres_py.accept import Acceptor
 from tgres_py.sockets import bind_all
+
+log = logging.getLogger("tgres")
 
 SHUTDOWN_S = 3.0  # running requests get this long when the server stops
 LINE_BYTES_MAX = 65_536  # of a request line: long targets come by GET, too
@@ -30,9 +34,13 @@ class HttpListener:
         self.limits = limits or GateLimits()
         self.counts = GateCounts()
         self.acceptor = Acceptor("http", self._gate, self.limits.allowed, tls)
+        logger = logging.Logger("tgres.http", logging.DEBUG)
+        logger.parent = log
+        logger.addFilter(self._is_no_bad_request)
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=logger,
             shutdown_timeout=SHUTDOWN_S,
             keepalive_timeout=self.limits.idle_s,
             lingering_time=LINGER_S,
@@ -55,6 +63,14 @@ class HttpListener:
     def _gate(self) -> Gate:
         assert self._runner.server is not None, "setup() comes first"
         return Gate(self._runner.server, self.limits, self.counts)
+
+    def _is_no_bad_request(self, record: logging.LogRecord) -> bool:
+        """Counts heads that aren't HTTP, for which aiohttp would log a traceback each that quotes what was sent."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return log.isEnabledFor(record.levelno)
+        self.counts.malformed += 1
+        return False
 
     async def close(self) -> None:
         """Stops listening; running requests are given a moment to end."""

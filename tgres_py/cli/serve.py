@@ -27,13 +27,33 @@ def serve(config_file: str | None, **options: Any) -> None:
     settings = load(config_file, options)
     settings.rule_set()  # wrong rules stop the start before anything else begins
     _need_directory(settings.data_dir)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     log.info("tgres %s, kernels: %s", __version__, _kernels_text())
     from tgres_py.server import run
 
     run(settings)
+
+
+class OneLine(logging.Formatter):
+    """A message is one line, whatever names or texts of others stand in it, and the lines of a traceback are indented: no
+    false lines in the log, and nothing that a terminal would obey.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(
+            f"  {_printable(line)}" for line in super().formatException(ei).split("\n")
+        )
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _need_directory(path: Path) -> None:

@@ -190,7 +190,9 @@ def decode(kind: int, payload: bytes | memoryview) -> Record:
     return Record(Kind(kind), ids, times, values, now_s, seq, counts=counts)
 
 
-_ROTATE = Record(Kind.FLOOR, np.empty(0, np.int32), now_s=-1)  # pending only: a new file from here on
+_ROTATE = Record(
+    Kind.FLOOR, np.empty(0, np.int32), now_s=-1
+)  # pending only: a new file from here on
 
 
 @dataclass(slots=True)
@@ -294,7 +296,8 @@ class Journal:
     """
 
     def __init__(self, folder: Path, sync_s: float, kept_bytes: int = KEPT_BYTES) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
         self._lock_fd = self._lock()
         self.old_files = list_files(folder)
@@ -320,9 +323,7 @@ class Journal:
         self._wake = threading.Condition()
         self._waiters: list[tuple[int, asyncio.Future[bool]]] = []
         self._fd = -1
-        self._sizes: dict[int, int] = {
-            f.number: f.path.stat().st_size for f in self.old_files
-        }
+        self._sizes: dict[int, int] = {f.number: f.path.stat().st_size for f in self.old_files}
         self._synced_size = 0  # of the current file
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -471,7 +472,9 @@ class Journal:
         """Waits until there is something to do; the full time while the disk makes trouble."""
         if self.failed:
             self._wake.wait_for(lambda: self._closing, seconds)
-        elif not (self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0):
+        elif not (
+            self._closing or self._waiters or self._pending_bytes > WRITE_BYTES or seconds <= 0
+        ):
             self._wake.wait(seconds)
 
     def _note_failure(self, error: OSError) -> None:
@@ -484,7 +487,9 @@ class Journal:
         """Forgets records that the disk doesn't take when they are too many, and all further ones until the image."""
         if self.incomplete or sum(r.pending_bytes for r in todo) > self._kept_bytes:
             if not self.incomplete:
-                log.error("journal: too much waits for the disk; an image of all follows when it works")
+                log.error(
+                    "journal: too much waits for the disk; an image of all follows when it works"
+                )
             self.gaps += 1
             todo.clear()
 
@@ -546,7 +551,9 @@ class Journal:
             self._sync()
         number = self._number + 1
         head = _header(self.journal_id, self.incarnation, number)
-        fd = os.open(self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        fd = os.open(
+            self._path(number), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600
+        )
         try:
             _write_all(fd, head)
             os.fdatasync(fd)

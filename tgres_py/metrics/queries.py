@@ -26,6 +26,7 @@ def _refused_connections(server: Server) -> Labelled | None:
         "forbidden": acceptor.forbidden,
         "handshake": acceptor.failed,
         "limit": counts.refused,
+        "malformed": counts.malformed,
         "slow": counts.timed_out,
     }
     return [((reason,), n) for reason, n in reasons.items()]
@@ -76,7 +77,7 @@ GROUPS = (
                 "tgres_http_connections_refused_total",
                 Kind.COUNTER,
                 "HTTP connections closed, by reason: forbidden (http_allow), handshake (of TLS), limit "
-                "(http_connections_max), slow (http_read_timeout_s).",
+                "(http_connections_max), malformed (no HTTP), slow (http_read_timeout_s).",
                 _refused_connections,
                 ("reason",),
             ),

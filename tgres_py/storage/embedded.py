@@ -235,7 +235,7 @@ class _Launcher:
         self._unwatch()
 
     def _popen(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as out, _Handle(self._data, self._account) as data:
+        with _open_private(self.log) as out, _Handle(self._data, self._account) as data:
             socket_dir = self._own_socket_dir or data.path
             options = {**self._settings, "unix_socket_directories": _quoted(str(socket_dir))}
             return subprocess.Popen(
@@ -383,8 +383,13 @@ def _quoted(directory: str) -> str:
     return '"' + directory.replace('"', '""') + '"'
 
 
+def _open_private(path: Path) -> IO[bytes]:
+    """A file to append to; a new one is ours alone, whatever the umask is."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
 def _lock_file(data: Path) -> IO[bytes]:
-    lock = data.with_name(f"{data.name}.lock").open("ab")
+    lock = _open_private(data.with_name(f"{data.name}.lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
