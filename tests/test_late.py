@@ -248,3 +248,19 @@ async def test_floors_that_a_batch_needs(tmp_path: Path) -> None:
     finally:
         rig.journal.close()
         clock.replace_source(None)
+
+
+@pytest.mark.parametrize("ahead_s", [1, 5, 600])
+async def test_a_point_ahead_of_the_clock_and_below_the_floor_is_merged(
+    tmp_path: Path, ahead_s: int
+) -> None:
+    """As after an import asked for all up to now, or after the clock was set back; senders may be ahead."""
+    rig = Rig(MemoryStore(), tmp_path, BundleSpec(ARCHIVES, Cf.AVERAGE, 0.0), now_s=NOW_S)
+    await rig.start()
+    rig.add([("a", NOW_S, 1.0)])
+    await rig.flusher.settle_until(NOW_S + 1_000)
+    rig.add([("a", NOW_S + ahead_s, 2.0)])
+    slot = (NOW_S + ahead_s) // 10
+    assert (await rig.read("a", 0, slot, slot + 1)).tolist() == [2.0]
+    assert (rig.intake.ledger.balance, rig.intake.ledger.held) == (0, 0)
+    await rig.stop()

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tgres_py import clock
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
@@ -199,6 +200,23 @@ async def test_merge_rule(
     await store.write_chunks([chunk(1, 0, old_s, [1, 2, NAN, NAN])])
     await store.write_chunks([chunk(1, 0, new_s, [5, NAN, 7, NAN])])
     assert await read_one(store, 1) == [(0, max(old_s, new_s), expected)]
+
+
+async def test_a_row_of_a_wrong_clock_gives_way(store: Store) -> None:
+    """What a clock that was a day ahead wrote doesn't keep the present out of the ring."""
+    now_s = 1_000_000
+    clock.replace_source(lambda: now_s)
+    try:
+        for rows in ([1, 2, NAN, NAN], [1, 2, 3, 4]):
+            await store.write_chunks([chunk(1, 0, now_s + 86_400, rows)])
+            await store.write_chunks([chunk(1, 0, now_s, [5, NAN, 7, NAN])])
+            assert await read_one(store, 1) == [(0, now_s, [5.0, None, 7.0, None])]
+        # senders may be some seconds ahead
+        await store.write_chunks([chunk(2, 0, now_s + 60, [1, 2, NAN, NAN])])
+        await store.write_chunks([chunk(2, 0, now_s, [5, NAN, 7, NAN])])
+        assert await read_one(store, 2) == [(0, now_s + 60, [1.0, 2.0, None, None])]
+    finally:
+        clock.replace_source(None)
 
 
 async def test_a_full_chunk_replaces_all_of_its_lap(store: Store) -> None:

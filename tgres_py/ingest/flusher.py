@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,14 @@ class Pace:
     checkpoint_s: float = 1_800.0
 
 
+class Noticed(NamedTuple):
+    """The oldest chunk of a segment, and when it is complete: by the clock, and by the one that never steps."""
+
+    chunk: int
+    complete_s: float
+    complete_passed: float
+
+
 class Flusher:
     def __init__(
         self, intake: Intake, store: Store, reader: Reader, journal: Journal | None, pace: Pace
@@ -104,7 +113,7 @@ class Flusher:
         self.merge_seconds = Histogram()
         self.checkpoint_seconds = Histogram()
         self._merger = LateMerger(self.registry, reader)
-        self._noticed: dict[int, tuple[int, float]] = {}  # segment: (chunk, when its rows were seen)
+        self._noticed: dict[int, Noticed] = {}  # by segment
         self._fresh: dict[int, tuple[int, float]] = {}  # segment: (points written, when) of partial rows
         self._late_since: float | None = None
         self._pressed = False  # whether memory was short at the last look
@@ -251,19 +260,24 @@ class Flusher:
     # -- chunks ------------------------------------------------------------------------------
 
     def _due(self, segment: int) -> int | None:
-        """End of the oldest chunk of a segment when it is to be written now."""
+        """End of the oldest chunk of a segment when it is to be written now.
+
+        Its time comes by the clock, or, should that be set back, when the time that it lacked has passed.
+        """
         low, high = self.ring.span(segment)
         if low == high:
             return None
         archive = self._spec(segment).archives[0]
         chunk = low // archive.width
-        now = clock.now()
+        end_s = (chunk + 1) * archive.chunk_s
+        now, passed = clock.now(), clock.monotonic()
         noticed = self._noticed.get(segment)
-        if noticed is None or noticed[0] != chunk:
-            noticed = self._noticed[segment] = chunk, now
+        if noticed is None or noticed.chunk != chunk:
+            noticed = Noticed(chunk, max(end_s, now), passed + max(0.0, end_s - now))
+            self._noticed[segment] = noticed
         pace_s = self.pace.flush_pace_s or min(archive.chunk_s / 8, 600.0)
-        complete = max((chunk + 1) * archive.chunk_s, noticed[1]) + self.pace.late_grace_s
-        if now < complete + segment * GOLDEN % 1.0 * pace_s:
+        wait_s = self.pace.late_grace_s + segment * GOLDEN % 1.0 * pace_s
+        if now < noticed.complete_s + wait_s and passed < noticed.complete_passed + wait_s:
             return None
         return (chunk + 1) * archive.width
 
@@ -281,7 +295,9 @@ class Flusher:
             if cache_bytes(self.intake) <= limit * PRESSURE:
                 return
             archive = self._spec(segment).archives[0]
-            until = min(high, int(clock.now() - self.pace.late_grace_s) // archive.step_s)
+            now_slot = int(clock.now() - self.pace.late_grace_s) // archive.step_s
+            # after the clock was set back all may be ahead of it: no reason to stop everything until it is there
+            until = high if low * archive.step_s > clock.now() else min(high, now_slot)
             while low < until:
                 end = min(until, (low // archive.width + 1) * archive.width)
                 await self._flush_chunk(segment, end)

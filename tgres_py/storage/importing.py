@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.model.retention import Archive
-from tgres_py.storage.port import ChunkRows
+from tgres_py.storage.port import ChunkRows, beyond_s
 from tgres_py.storage.postgres import (
     SERVER_LOCK,
     SETTLE_CHANNEL,
@@ -54,13 +54,15 @@ class ImportStore(PostgresStore):
         Same lap: a known slot of the store stays; newer lap: the row is replaced; older lap: the row is kept. So the
         result is the same whether a server writes a slot before or after the import. Idempotent.
         """
-        parts = [("fill_stage", *part) for part in write_parts(rows)]
-        parts += [("upsert_stage", *part) for part in write_parts(replacing)]
+        filled, replaced = write_parts(rows), write_parts(replacing)
         async with self._writer.use() as connection, connection.transaction():
-            for i, (statement, block, order) in enumerate(parts):
+            for i, (block, order) in enumerate([*filled, *replaced]):
                 if i:
                     await connection.execute(query("empty_stage"))
-                await write_staged(connection, block, order, statement)
+                if i < len(filled):
+                    await write_staged(connection, block, order, "fill_stage")
+                else:
+                    await write_staged(connection, block, order, "upsert_stage", beyond_s())
             if done:
                 columns = [list(column) for column in zip(*done, strict=True)]
                 await connection.execute(query("finish_import"), *columns)

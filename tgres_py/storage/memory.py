@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tgres_py.errors import StoreUnavailable
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest
+from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest, beyond_s
 
 _Key = tuple[int, int, int]  # rrd_id, archive, n
 
@@ -164,7 +164,7 @@ class MemoryStore:
 
     def _upsert(self, key: _Key, start_s: int, dp: NDArray[np.float64]) -> None:
         old = self._chunks.get(key)
-        if old is None or start_s > old[0]:
+        if old is None or start_s > old[0] or (start_s < old[0] and old[0] > beyond_s()):
             self._chunks[key] = (start_s, dp.copy())
         elif start_s == old[0]:
             self._chunks[key] = (start_s, merge_slots(old[1], dp))

@@ -9,8 +9,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py import clock
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
+
+AHEAD_S = 600  # senders' clocks are ahead by seconds; what is further ahead is of a clock that was wrong
+
+
+def beyond_s() -> int:
+    """A row that begins later than this doesn't keep its place from rows of older laps."""
+    return clock.now_s() + AHEAD_S
 
 
 @dataclass(slots=True)
@@ -101,7 +109,8 @@ class Store(Protocol):
         """One transaction: upserts all rows by the merge rule, and records ``late_seq`` when given.
 
         Merge rule, per slot: same lap (equal start_s): a known value replaces, NaN never does;
-        newer lap: the row is replaced; older lap: the row is kept. Idempotent.
+        newer lap: the row is replaced; older lap: the row is kept, unless it begins later than
+        ``beyond_s()``. Idempotent.
         """
 
     async def read_chunks(

@@ -25,7 +25,7 @@ from tgres_py.model.retention import (
 from tgres_py.storage import copy_binary
 from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest
+from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest, beyond_s
 from tgres_py.storage.queries import query
 from tgres_py.storage.retention_jobs import RetentionJobs
 from tgres_py.storage.series_names import CHANNEL, SeriesNames, parse_payload, tags_json
@@ -501,18 +501,24 @@ async def _write_part(
     connection: asyncpg.Connection, block: ChunkRows, order: NDArray[np.intp]
 ) -> None:
     if len(order) < COPY_ROWS_MIN:
-        await connection.executemany(query("upsert_chunk"), _tuples(block, order))
+        await connection.executemany(
+            query("upsert_chunk"), [(*row, beyond_s()) for row in _tuples(block, order)]
+        )
         return
-    await write_staged(connection, block, order, "upsert_stage")
+    await write_staged(connection, block, order, "upsert_stage", beyond_s())
 
 
 async def write_staged(
-    connection: asyncpg.Connection, block: ChunkRows, order: NDArray[np.intp], statement: str
+    connection: asyncpg.Connection,
+    block: ChunkRows,
+    order: NDArray[np.intp],
+    statement: str,
+    *args: int,
 ) -> None:
     """Copies ``block[order]`` into the empty staging table and runs ``statement`` on it."""
     pieces = copy_binary.chunk_pieces(block, order)
     await connection.copy_to_table("tgres_stage", source=_stream(pieces), format="binary")
-    await connection.execute(query(statement))
+    await connection.execute(query(statement), *args)
 
 
 def _tuples(block: ChunkRows, order: NDArray[np.intp]) -> list[tuple[object, ...]]:

@@ -7,15 +7,16 @@ CREATE TEMP TABLE IF NOT EXISTS tgres_stage
 
 -- name: upsert_stage
 -- The staged rows come in the order of ts's primary key, so two writers can't deadlock. A chunk
--- without unknown slots goes in as it is, still compressed: half the CPU of a merge.
+-- without unknown slots goes in as it is, still compressed: half the CPU of a merge. Rows that begin
+-- after $1 were written by a clock that was wrong: any other lap takes their place.
 INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp)
 SELECT rrd_id, archive, n, start_s, dp FROM tgres_stage
 ON CONFLICT (rrd_id, archive, n) DO UPDATE
 SET start_s = excluded.start_s,
-    dp = CASE WHEN excluded.start_s > t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
+    dp = CASE WHEN excluded.start_s <> t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
               THEN excluded.dp
               ELSE tgres_merge(t.dp, excluded.dp) END
-WHERE excluded.start_s >= t.start_s
+WHERE excluded.start_s >= t.start_s OR t.start_s > $1::bigint
 
 -- name: fill_stage
 -- The merge rule the other way round: what is known stays, staged values go into unknown slots only.
@@ -62,10 +63,10 @@ TRUNCATE tgres_stage
 INSERT INTO ts AS t (rrd_id, archive, n, start_s, dp) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (rrd_id, archive, n) DO UPDATE
 SET start_s = excluded.start_s,
-    dp = CASE WHEN excluded.start_s > t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
+    dp = CASE WHEN excluded.start_s <> t.start_s OR array_position(excluded.dp, 'NaN') IS NULL
               THEN excluded.dp
               ELSE tgres_merge(t.dp, excluded.dp) END
-WHERE excluded.start_s >= t.start_s
+WHERE excluded.start_s >= t.start_s OR t.start_s > $6::bigint
 
 -- name: set_late_seq
 UPDATE server_state SET late_seq = $1
