@@ -187,6 +187,25 @@ async def test_a_lock_held_too_long(database: str) -> None:
     await other.close()
 
 
+async def test_the_state_waits_for_a_merge_that_is_being_committed(
+    postgres_store: PostgresStore, database: str
+) -> None:
+    """Its server may have been killed: the points that it merged must not be merged again."""
+    other = await asyncpg.connect(database)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("UPDATE server_state SET late_seq = 7")
+    asking = asyncio.create_task(postgres_store.get_state())
+    try:
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        await transaction.commit()
+        assert (await asking).late_seq == 7
+    finally:
+        asking.cancel()
+        await other.close()
+
+
 async def test_a_cancelled_write_leaves_a_usable_store(
     postgres_store: PostgresStore, database: str
 ) -> None:

@@ -72,7 +72,8 @@ WHERE excluded.start_s >= t.start_s OR t.start_s > $6::bigint
 UPDATE server_state SET late_seq = $1
 
 -- name: get_state
-SELECT journal_id, late_seq FROM server_state
+-- waits for a merge whose COMMIT is on its way, also that of a connection whose server was killed
+SELECT journal_id, late_seq FROM server_state FOR SHARE
 
 -- name: set_journal_id
 UPDATE server_state SET journal_id = $1, late_seq = 0
