@@ -192,6 +192,9 @@ def consolidate(values: Array, per: int, cf: str, xff: float | Array) -> Array:
         raise BadRequest(f"unsupported consolidation function: {cf}")
     rows, slots = values.shape
     groups = -(-slots // per)
+    if groups == 1:  # ``per`` may be very much longer than the series
+        only = np.array([slots])
+        return reduce_known(function, values[:, None, :], 2, xff, per, only)
     if groups * per != slots:
         padded = np.full((rows, groups * per), np.nan)
         padded[:, :slots] = values

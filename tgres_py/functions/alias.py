@@ -5,11 +5,10 @@ graphite-web.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 
 from tgres_py.functions.params import Integer, NodeOrTag, String
-from tgres_py.functions.patterns import Substitution
+from tgres_py.functions.patterns import Substitution, check_name
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import Label, SeriesBlock
 from tgres_py.functions.special import nodes_between
@@ -110,7 +109,7 @@ def aliasByBase64(seriesList: SeriesBlock, nodeNum: Integer | None = None) -> Se
         coded = label.name if nodeNum is None else nodes_name(label, (nodeNum,))
         try:
             return base64.b64decode(coded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no UTF-8 in it
             return label.name
 
     return seriesList.map_labels(lambda label: label.renamed(name_of(label)))
@@ -119,7 +118,10 @@ def aliasByBase64(seriesList: SeriesBlock, nodeNum: Integer | None = None) -> Se
 def nodes_name(label: Label, nodes: tuple[int | str, ...]) -> str:
     path = first_path(label.name) if label.name.endswith(")") else label.name
     elements = path.split(";", 1)[0].split(".")
-    return ".".join(_node_or_tag(label, elements, node) for node in nodes)
+    chosen = [_node_or_tag(label, elements, node) for node in nodes]
+    name = ".".join(chosen)
+    check_name(name, label.name)
+    return name
 
 
 def _node_or_tag(label: Label, elements: list[str], node: int | str) -> str:

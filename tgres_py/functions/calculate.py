@@ -69,7 +69,7 @@ def moving_block(
             if xff is None
             else np.full((len(part.values), 1), xff)
         )
-        return grid, _moving(part.values, points, func, needed)
+        return grid, _moving(part.values, points, func, needed, context)
 
     def relabel(label: Label) -> Label:
         new = label.derived(f"{tag}({label.name},{shown})")
@@ -79,7 +79,7 @@ def moving_block(
     return block.map_values(compute).map_labels(relabel)
 
 
-def _moving(values: Matrix, points: int, func: str, xff: Matrix) -> Matrix:
+def _moving(values: Matrix, points: int, func: str, xff: Matrix, context: Context) -> Matrix:
     """Windows of ``points`` columns, the first beginning at column 1: (k, slots - points)."""
     rows, slots = values.shape
     width = max(0, slots - points)
@@ -91,6 +91,7 @@ def _moving(values: Matrix, points: int, func: str, xff: Matrix) -> Matrix:
     out = np.empty((rows, width))
     span = max(1, _DIRECT_CELLS_MAX // (rows * points))
     for start in range(0, width, span):
+        context.check_time()
         some = windows[:, start : start + span]
         # the function gets known values only (as graphite-web), so a window's size is what is known
         # in it

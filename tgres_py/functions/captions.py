@@ -10,7 +10,7 @@ from tgres_py.errors import BadRequest
 from tgres_py.functions.aggregation import AGGREGATE_ALIASES, AGGREGATE_NAMES
 from tgres_py.functions.params import Options, ParamType, String
 from tgres_py.functions.patterns import Substitution
-from tgres_py.functions.reads import Further
+from tgres_py.functions.reads import Context, Further
 from tgres_py.functions.registry import render_function
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.functions.summary import each_series
@@ -67,6 +67,8 @@ def cactiStyle(
     seriesList: SeriesBlock,
     system: Annotated[String, Options("binary", "si")] | None = None,
     units: String | None = None,
+    *,
+    context: Context,
 ) -> SeriesBlock:
     """Adds the last, the largest and the smallest value to each name, in columns.
 
@@ -92,6 +94,7 @@ def cactiStyle(
             f"{value:<{width}}" for value, width in zip(shown, widths, strict=True)
         )
         names.append(f"{label.name:<{longest}} Current:{last} Max:{largest} Min:{smallest} ")
+        context.count_name(names[-1])
     return _named(seriesList, names)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
-from tgres_py.errors import BadRequest
+from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.combine import fresh_label
 from tgres_py.functions.grids import align
 from tgres_py.functions.params import Float, Integer, Options, String
@@ -89,9 +89,17 @@ def countValues(
         raise BadRequest(
             f"target: countValues(): {len(found)} different values; valuesLimit is {valuesLimit}"
         )
-    rows = [np.count_nonzero(whole == number, axis=0) for number in found]
+    slots = whole.shape[1]
+    made = len(found) * slots
+    if made > context.points_max:
+        raise LimitExceeded(
+            "points made by countValues()", made, context.points_max, "query_points_max"
+        )
+    known = ~np.isnan(whole)
+    cells = np.searchsorted(found, whole[known]) * slots + np.nonzero(known)[1]
+    counts = np.bincount(cells, minlength=made).astype(np.float64)
     labels = [fresh_label(f"{number:.0f}", context) for number in found.tolist()]
-    return SeriesBlock.uniform(labels, aligned.grid, np.array(rows, np.float64))
+    return SeriesBlock.uniform(labels, aligned.grid, counts.reshape(len(found), slots))
 
 
 @render_function(group="Transform")

@@ -353,7 +353,10 @@ def expressions(block: SeriesBlock) -> str:
 
 
 def fresh_label(name: str, context: Context) -> Label:
-    """Of a series that takes over nothing from those it is made of."""
+    """Of a series that takes over nothing from those it is made of. LimitExceeded: see
+    Context.count_name.
+    """
+    context.count_name(name)
     return Label(name, name, {"name": name}, xff=context.xff)
 
 

@@ -77,6 +77,7 @@ def pearson(
         a, b = np.lib.stride_tricks.sliding_window_view(rows, windowSize, axis=1)
         span = max(1, _SPAN_CELLS // windowSize)
         for start in range(0, len(a), span):
+            context.check_time()
             some = slice(start, start + span)
             out[windowSize - 1 :][some] = correlation(a[some], b[some])
     label = first.derived(f"pearson({first.name},{second.name},{windowSize})", pearson="1")
@@ -137,6 +138,7 @@ def kolmogorovSmirnovTest2(
     out = np.full(slots, np.nan)
     # the window is full one point earlier than the first answer (so in carbonapi)
     for column in range(windowSize, slots):
+        context.check_time()
         window = rows[:, column - windowSize + 1 : column + 1]
         out[column] = same_distribution(*(row[np.isfinite(row)] for row in window))
     name = f"kolmogorovSmirnovTest2({first.name},{second.name},{windowSize})"

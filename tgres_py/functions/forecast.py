@@ -222,7 +222,7 @@ def polyfit(
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         grid, slots = _extended(part, more_s, "polyfit", context)
-        return grid, _curves(part.values, degree, slots)
+        return grid, _curves(part.values, degree, slots, context)
 
     shown = f',{degree},"{offset}"' if more_s else f",{degree}"
     return _drawn(seriesList.map_values(compute)).map_labels(
@@ -230,10 +230,11 @@ def polyfit(
     )
 
 
-def _curves(values: Matrix, degree: int, slots: int) -> Matrix:
+def _curves(values: Matrix, degree: int, slots: int, context: Context) -> Matrix:
     """Of each row the polynomial through its known values, at columns 0 … ``slots``: (k, slots)."""
     out = np.full((len(values), slots), np.nan)
     for row, known in enumerate(np.isfinite(values)):
+        context.check_time()
         at = np.flatnonzero(known)
         if len(at) > 1:
             # fewer points than coefficients: the lowest degree that meets them all

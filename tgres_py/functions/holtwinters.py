@@ -45,7 +45,7 @@ class _State:
         self.forecast = first  # of the next value; NaN: none
 
 
-def analyse(values: Matrix, season: int) -> Analysis:
+def analyse(values: Matrix, season: int, context: Context) -> Analysis:
     """``season``: in columns; below 2 counts as 2 (as graphite-web's master)."""
     season = max(season, SEASON_POINTS_MIN)
     rows, slots = values.shape
@@ -57,6 +57,7 @@ def analyse(values: Matrix, season: int) -> Analysis:
         return Analysis(predictions, deviations)
     state = _State(values[:, 0])
     for column in range(slots):
+        context.check_time()
         before = column - season
         now = seasonals[:, before] if before >= 0 else none
         following = seasonals[:, before + 1] if before + 1 >= 0 else none
@@ -131,7 +132,7 @@ def holtWintersForecast(
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         grid, skipped = _after_bootstrap(part, context)
-        analysis = analyse(part.values, _season_points(seasonality, grid.step_s))
+        analysis = analyse(part.values, _season_points(seasonality, grid.step_s), context)
         return grid, analysis.predictions[:, skipped:]
 
     def relabel(label: Label) -> Label:
@@ -170,7 +171,7 @@ def _bands(block: SeriesBlock, delta: float, seasonality: str, context: Context)
     with np.errstate(all="ignore"):
         for part in block.parts:
             grid, skipped = _after_bootstrap(part, context)
-            found = analyse(part.values, _season_points(seasonality, grid.step_s))
+            found = analyse(part.values, _season_points(seasonality, grid.step_s), context)
             middle, off = found.predictions[:, skipped:], delta * found.deviations[:, skipped:]
             both = np.stack([middle - off, middle + off], axis=1)
             index = np.stack([2 * part.index, 2 * part.index + 1], axis=1)

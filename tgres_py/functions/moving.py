@@ -121,7 +121,7 @@ def exponentialMovingAverage(
         points = context.lookback_s // old.step_s if is_interval else size
         grid = Grid(old.start_s + context.lookback_s, old.end_s, old.step_s)
         mean = _mean(part.values[:, :points])
-        averages = exponential(part.values[:, points:], weight, mean)
+        averages = exponential(part.values[:, points:], weight, mean, context)
         return grid, round_half_even(np.concatenate([mean[:, None], averages], axis=1), 6)
 
     with np.errstate(all="ignore"):
@@ -141,13 +141,14 @@ def _mean(values: Matrix) -> Array:
     return out
 
 
-def exponential(values: Matrix, weight: float, start: Array) -> Matrix:
+def exponential(values: Matrix, weight: float, start: Array, context: Context) -> Matrix:
     """The running average that each known value moves by ``weight`` of the difference; unknown
     where the value is. ``start``: (k,), NaN = the first value.
     """
     out = np.full(values.shape, np.nan)
     mean = start.copy()
     for column in range(values.shape[1]):  # each depends on the one before; all series at once
+        context.check_time()
         value = values[:, column]
         known = ~np.isnan(value)
         moved = np.where(np.isnan(mean), value, weight * value + (1 - weight) * mean)
@@ -157,7 +158,7 @@ def exponential(values: Matrix, weight: float, start: Array) -> Matrix:
 
 
 @render_function(group="Calculate", aliases=("exponentialWeightedMovingAverage",))
-def ewma(seriesList: SeriesBlock, alpha: Float) -> SeriesBlock:
+def ewma(seriesList: SeriesBlock, alpha: Float, *, context: Context) -> SeriesBlock:
     """A mean in which newer points weigh more: each moves it by ``alpha`` (0 … 1) of the difference.
     It starts with the first value of the range. As in carbonapi.
 
@@ -169,7 +170,7 @@ def ewma(seriesList: SeriesBlock, alpha: Float) -> SeriesBlock:
 
     def compute(part: Part) -> tuple[Grid, Matrix]:
         start = np.full(len(part.values), np.nan)
-        return part.grid, exponential(part.values, alpha, start)
+        return part.grid, exponential(part.values, alpha, start, context)
 
     with np.errstate(all="ignore"):
         block = seriesList.map_values(compute)

@@ -11,7 +11,8 @@ from tgres_py.errors import BadRequest, LimitExceeded
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
 
-# Nested substitutions may double a name each time: 60 of them would make 2**60 characters.
+# Nested substitutions and choices of nodes may double a name each time: 60 of them would make
+# 2**60 characters.
 NAME_CHARS_MAX = 16_384
 REPLACE_CHARS_MAX = 1_024
 
@@ -46,9 +47,14 @@ class Substitution:
             raise BadRequest(
                 f"target: replace {self.replace!r} names a group that search doesn't have"
             ) from None
-        if len(changed) > max(NAME_CHARS_MAX, len(text)):
-            raise _too_long("a substituted name", len(changed), NAME_CHARS_MAX)
+        check_name(changed, text)
         return changed
+
+
+def check_name(changed: str, before: str) -> None:
+    """LimitExceeded: a name grew beyond NAME_CHARS_MAX."""
+    if len(changed) > max(NAME_CHARS_MAX, len(before)):
+        raise _too_long("a substituted name", len(changed), NAME_CHARS_MAX)
 
 
 def _too_long(what: str, chars: int, most: int) -> LimitExceeded:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tgres_py.errors import BadRequest
+from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.model.event import EventQuery
 from tgres_py.target.attime import parse_interval
@@ -24,6 +24,14 @@ from tgres_py.target.attime import parse_interval
 Range = tuple[int, int]
 StepSet = frozenset[int]
 LOOKBACK_S_MAX = 100 * 365 * 86_400
+# As much memory for names as for points, and some names for whoever allows few points.
+NAME_CHARS_PER_POINT = 8
+NAME_CHARS_MIN = 1 << 20
+
+
+def name_chars_max(points_max: int) -> int:
+    """Characters that the names of one request may have together."""
+    return max(NAME_CHARS_MIN, NAME_CHARS_PER_POINT * points_max)
 
 
 @dataclass(slots=True)
@@ -32,11 +40,17 @@ class RequestState:
     requestContext).
 
     ``xff``: the xFilesFactor of what is evaluated from now on, which setXFilesFactor changes;
-    ``stacks``: by name the running totals of stacked(), (slots,).
+    ``stacks``: by name the running totals of stacked(), (slots,); ``name_chars``: of the names that
+    were made of several series' names.
     """
 
     xff: float = 0.0
+    name_chars: int = 0
     stacks: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def _no_limit() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,8 @@ class Context:
     ``from_s``, ``until_s``: the range asked of it; ``now_s``, ``tz``: of the request;
     ``state``: what earlier calls of the request have left; ``points_max``: the most points a
     function may make; ``windows``: the ranges over which its first argument was read;
-    ``event_times_s``: when the events happened that EventReads asked for.
+    ``event_times_s``: when the events happened that EventReads asked for; ``check_time``: to be called
+    in long loops, LimitExceeded when the time of the query is over.
     """
 
     from_s: int
@@ -57,10 +72,22 @@ class Context:
     points_max: int = 20_000_000
     windows: tuple[Range, ...] = ()
     event_times_s: tuple[float, ...] = ()
+    check_time: Callable[[], None] = _no_limit
 
     @property
     def xff(self) -> float:
         return self.state.xff
+
+    def count_name(self, name: str) -> None:
+        """LimitExceeded when such names become longer together than the points may. Each of a
+        thousand shares of a sum holds the name of the sum, which holds a thousand names.
+        """
+        self.state.name_chars += len(name)
+        most = name_chars_max(self.points_max)
+        if self.state.name_chars > most:
+            raise LimitExceeded(
+                "characters of names", self.state.name_chars, most, "query_points_max"
+            )
 
     @property
     def lookback_s(self) -> int:

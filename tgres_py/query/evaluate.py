@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.functions.reads import Further, RequestState
+from tgres_py.functions.reads import Further, RequestState, common_step
 from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
+from tgres_py.query.held import Held
 from tgres_py.query.limits import QueryLimits
 from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
 from tgres_py.query.remote import Peers, RemoteNeeded, RemoteReads, with_remote
@@ -148,8 +149,9 @@ def evaluate(
     observe: Observer | None = None,
 ) -> list[SeriesBlock]:
     """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded
-    once it has passed. FurtherNeeded: see in_rounds. ``observe`` is told each node's result and the
-    seconds that it took, with its arguments'.
+    once it has passed, and when the functions would make more than was allowed to be read (see
+    ``Held``). FurtherNeeded: see in_rounds. ``observe`` is told each node's result and the seconds
+    that it took, with its arguments'.
     """
     evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s), observe)
     # unknown, infinite and overflowing values are answers, not faults
@@ -181,9 +183,13 @@ class _Evaluator:
         self.fetched = fetched
         self.check = check
         self.leaves: dict[tuple[int, float], SeriesBlock] = {}
+        self.held = Held(plan.limits, fetched)
 
     def all(self, arguments: list[Any]) -> list[Any]:
-        """All evaluated, even when one lacks further targets, so that one round asks for all."""
+        """All evaluated, even when one lacks further targets, so that one round asks for all.
+
+        The blocks count as held; whoever needs them no longer calls ``held.drop``.
+        """
         out = []
         wanted: list[tuple[PlannedCall, Further]] = []
         for argument in arguments:
@@ -191,7 +197,11 @@ class _Evaluator:
                 out.append(self.argument(argument))
             except FurtherNeeded as needed:
                 wanted += needed.wanted
+            else:
+                if isinstance(out[-1], SeriesBlock):
+                    self.held.keep(out[-1])
         if wanted:
+            self.held.drop(out)
             raise FurtherNeeded(wanted)
         return out
 
@@ -210,14 +220,31 @@ class _Evaluator:
             block = self.leaves.get(key)
             if block is None:
                 block = self.leaves[key] = self.read(node)
+                self.held.keep_read(block)
             return block
         if id(node) in self.further:
             further, targets = self.further[id(node)]
-            return further.finish(self.all(targets))
+            made = self.all(targets)
+            block = further.finish(made)
+            self.held.drop(made)
+            return block
         args = self.all(node.args)
+        try:
+            return self.called(node, args)
+        finally:
+            self.held.drop(args)
+
+    def called(self, node: PlannedCall, args: list[Any]) -> SeriesBlock:
+        if node.function.params and node.function.params[-1].multiple:
+            self.held.check_together(args)
+        if node.function.steps is common_step:
+            self.held.check_aligned(args)
         if node.function.wants_context:
             context = replace(
-                node.context, state=self.state, event_times_s=node.event_times_s or ()
+                node.context,
+                state=self.state,
+                event_times_s=node.event_times_s or (),
+                check_time=self.check,
             )
             result = node.function.call(*args, context=context)
         else:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest, LimitExceeded, TgresError
+from tgres_py.functions.patterns import NAME_CHARS_MAX
 from tgres_py.functions.reads import Context, EventReads, Further, StepSet
 from tgres_py.functions.registry import Param, RenderFunction, find_function
 from tgres_py.functions.series import Positions
@@ -39,6 +40,7 @@ from tgres_py.query.limits import DefaultLimits, QueryLimits
 from tgres_py.query.remote import RemoteKey, RemoteNeeded, RemoteReads, steps_of
 from tgres_py.query.source import SeriesSource
 from tgres_py.target.parser import (
+    TARGET_CHARS_MAX,
     ByTag,
     Call,
     Literal,
@@ -53,6 +55,10 @@ Range = tuple[int, int]
 FetchKey = tuple[BundleSpec, Window]
 Lookup = tuple[Ids, list[str], list[BundleSpec]]
 STEP_LOOKS_MAX = 20_000  # looks at (call, range) for its steps, of one request
+# Calls of one request that stand below a function that reads several ranges, once for each range:
+# forty nested timeShift would be 2**40.
+COPIES_MAX = 10_000
+REPEATS_MAX = 100  # nodes, tags, positions of one call: each costs something for each series
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,10 @@ class Plan:
         return self.planner.remote
 
     @property
+    def limits(self) -> QueryLimits:
+        return self.planner.limits
+
+    @property
     def points(self) -> int:
         """All that is read, from other nodes too once that is done."""
         own = sum(fetch.points for fetch in self.fetches)
@@ -236,6 +246,9 @@ class _Planner:
         self.points = 0
         self.fetched: list[Fetch] = []
         self.further_targets = 0
+        self.further_chars = 0
+        self.copies = 0
+        self.several = 0  # calls around the present one that read several ranges
 
     def copy(self) -> _Planner:
         """One that can go on without changing this one."""
@@ -260,12 +273,23 @@ class _Planner:
             raise RemoteNeeded(self.needed)
 
     def further(self, targets: Sequence[str], asked: Range) -> list[PlanNode]:
-        """Targets made from series are limited as series are: mostly one is made of each."""
+        """Targets made from series are limited as series are: mostly one is made of each; they may
+        be as long together as written ones.
+        """
         self.further_targets += len(targets)
         most = self.limits.query_series_max
         if self.further_targets > most:
             raise LimitExceeded(
                 "targets made of series", self.further_targets, most, "query_series_max"
+            )
+        chars_max = self.limits.query_targets_max * TARGET_CHARS_MAX
+        self.further_chars += sum(map(len, targets))
+        if self.further_chars > chars_max:
+            raise LimitExceeded(
+                "characters of targets made of series",
+                self.further_chars,
+                chars_max,
+                "query_targets_max",
             )
         return [self.target(parse_target(text), asked) for text in targets]
 
@@ -284,6 +308,9 @@ class _Planner:
                 raise BadRequest(f"target: a series is needed at position {node.position}")
 
     def call(self, node: Call, asked: Range) -> PlannedCall:
+        self.copies += bool(self.several)
+        if self.copies > COPIES_MAX:
+            raise BadRequest("target: functions that read several ranges are nested too deep")
         function = find_function(node.name)
         context = Context(
             *asked,
@@ -304,7 +331,9 @@ class _Planner:
                     values[param.name] if not param.multiple else _single(function, param, argument)
                 )
             elif number == 0 and len(context.windows) > 1:
+                self.several += 1
                 args.append([self.plan(argument, window) for window in context.windows])
+                self.several -= 1
             elif number == 0 and context.windows:
                 args.append(self.plan(argument, context.windows[0]))
             else:
@@ -488,6 +517,10 @@ def _bind(function: RenderFunction, node: Call) -> list[tuple[Param, Node | None
             given = node.args[number:]
             if not given and param.name in keywords:
                 given = (keywords.pop(param.name),)
+            if len(given) > REPEATS_MAX and not param.takes_series:
+                raise BadRequest(
+                    f"target: {function.signature} takes at most {REPEATS_MAX} of {param.name}"
+                )
         elif number < len(node.args):
             given = (node.args[number],)
         else:
@@ -530,4 +563,8 @@ def _single(function: RenderFunction, param: Param, argument: Node | None) -> Sc
         )
     if param.type.name in ("seriesList", "seriesLists") and param.required:
         raise BadRequest(f"target: {function.signature} needs its argument {param.name}")
+    if isinstance(argument.value, str) and len(argument.value) > NAME_CHARS_MAX:
+        raise LimitExceeded(
+            "characters of a text", len(argument.value), NAME_CHARS_MAX, "(it is fixed)"
+        )
     return param.convert(argument.value, function.name)

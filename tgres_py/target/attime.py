@@ -39,6 +39,7 @@ _UNITS_S = (
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(am|pm)?")
 _HOUR = re.compile(r"(\d{1,2})(am|pm)")
 _PART = re.compile(r"(\d+)([a-z]+)", re.ASCII)
+INTERVAL_CHARS_MAX = 100
 _EPOCH_MAX_S = 253_402_300_799  # the end of year 9999
 
 
@@ -54,6 +55,8 @@ def parse_at_time(text: str, now_s: int, tz: tzinfo, parameter: str = "time") ->
 
 def parse_interval(text: str, parameter: str = "interval") -> int:
     """Seconds of an interval such as ``5min``, ``1h30min`` or ``-1d`` (negative with a minus sign)."""
+    if len(text) > INTERVAL_CHARS_MAX:  # names of series show it
+        raise BadRequest(f"{parameter}: an interval has at most {INTERVAL_CHARS_MAX} characters")
     try:
         return _parse_offset(text)
     except (ValueError, OverflowError) as error:
