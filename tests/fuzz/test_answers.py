@@ -1,6 +1,6 @@
 """Well-typed targets over HTTP: most render, and all answers to one of them say the same.
 
-The same question twice, in pieces from a worker, in every format: the values are equal. What is refused is
+The same question twice, in pieces from a thread, by a worker process, in every format: the values are equal. What is refused is
 refused in one line, with the same status whatever the format.
 """
 
@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http_api import render, stream
+from http_api import answer, render, stream
 from http_api.app import make_app
 from http_api.formats import FORMATS
 from tests.fake_source import FakeSource, archives, of_values
@@ -34,7 +34,7 @@ from tgres_py.model.retention import BundleSpec
 
 START_S = 1_700_000_040
 UNTIL_S = START_S + 300
-EXAMPLES = 150
+EXAMPLES = 100
 RENDERED_PART_MIN = 0.6  # of the targets; what isn't rendered is mostly another number of series
 CHUNK_BYTES = 100
 
@@ -103,7 +103,9 @@ class Api:
             assert status in (200, 400)
             return
         assert self.get(target) == (status, body)
-        with patch.object(render, "INLINE_POINTS_MAX", -1), in_small_chunks():
+        with patch.object(render, "INLINE_S", -1), in_small_chunks():
+            assert self.get(target) == (status, body)
+        with patch.object(render, "THREAD_S", -1):
             assert self.get(target) == (status, body)
         for more in ({"meta": "1"}, {"explain": "1"}):
             assert self.get(target, **more)[0] == status, more
@@ -176,9 +178,9 @@ def rows_of(text: str) -> list[tuple[str, int, float | None]]:
 
 def in_small_chunks() -> Any:
     """A context in which answers of more than CHUNK_BYTES are sent in pieces."""
-    chunked = stream.chunked
+    chunked = answer.chunked
     return patch.multiple(
-        stream, CHUNK_BYTES=CHUNK_BYTES, chunked=lambda pieces: chunked(pieces, CHUNK_BYTES)
+        answer, CHUNK_BYTES=CHUNK_BYTES, chunked=lambda pieces: chunked(pieces, CHUNK_BYTES)
     )
 
 
@@ -199,12 +201,15 @@ def test_targets_of_the_corpus() -> None:
             api.holds(target.decode(), 3)
 
 
-def test_answers_in_pieces_are_sent_in_pieces() -> None:
-    """The second way is really another one."""
-    with Api() as api, in_small_chunks():
-        with patch.object(stream, "send", side_effect=stream.send) as send:
+def test_the_other_ways_are_other_ways() -> None:
+    with Api() as api:
+        with in_small_chunks(), patch.object(stream, "send", side_effect=stream.send) as send:
             api.get("a.*")
         assert send.called
+        elsewhere = patch.object(render, "Session", side_effect=render.Session)
+        with patch.object(render, "THREAD_S", -1), elsewhere as session:
+            api.get("a.*")
+        assert session.called
 
 
 @pytest.mark.parametrize("format_", sorted(FORMATS))
