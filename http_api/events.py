@@ -59,15 +59,15 @@ class Events:
     async def find(self, request: web.Request) -> web.Response:
         params = await read_params(request)
         most = self.settings.events_max
-        wanted = parse_query(params, most)
+        bytes_max = self.settings.response_bytes_max
+        wanted = parse_query(params, most)._replace(bytes_max=bytes_max)
         # tags= without any tag finds nothing (as in graphite-web)
         found = [] if wanted.tags == () else await self.source.find_events(wanted)
         if len(found) > most:
             raise LimitExceeded("events to list", len(found), most, "events_max")
         rows = [_row(event) for event in found]
-        return await reply_json(
-            lambda: rows, params, request, len(rows), self.settings.response_bytes_max
-        )
+        # when events were left out for their bytes, those that came are too many already
+        return await reply_json(lambda: rows, params, request, len(rows), bytes_max)
 
     async def one(self, request: web.Request) -> web.Response:
         params = await read_params(request)

@@ -4,7 +4,8 @@ With a token, every request but those of OPEN needs it: ``Authorization: Bearer 
 any user and the token as password (what Grafana's data source, curl's -u and browsers send). /admin has
 a token of its own, which opens the rest, too; without that token there is no /admin.
 
-CORS is off without origins: no header is sent, and browsers keep answers from other pages.
+CORS is off without origins: no header is sent, and browsers keep answers from other pages. They would still send what
+changes something, with the password that they remember: that is refused unless the page is ours or one of the origins'.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from http_api.tokens import TokenCheck
 
 # Load balancers and supervisors ask these; they say nothing but "ok" or why not.
 OPEN = frozenset(("/healthz", "/readyz"))
+# What changes something and asks for no token of /admin, which no browser sends by itself.
+WRITING = frozenset(("/events", "/tags/tagSeries", "/tags/tagMultiSeries", "/tags/delSeries"))
 CORS_METHODS = "GET, POST, HEAD"
 CORS_HEADERS_MAX = 500  # characters of the list of headers that a page may ask for
 CORS_AGE_S = 600
@@ -56,6 +59,10 @@ def guarding(access: Callable[[], Access], tokens: TokenCheck) -> Any:
                 return preflight
             if (refusal := _refusal(request, rules, tokens)) is not None:
                 return refusal
+            if _of_another_page(request, rules):
+                return reply_error(
+                    403, "pages of other hosts may not write here (setting cors_origins)"
+                )
             if request.can_read_body and not await _body_came(request, rules.body_s):
                 if gate is not None:
                     gate.counts.timed_out += 1
@@ -92,6 +99,14 @@ def _refusal(request: web.Request, rules: Access, tokens: TokenCheck) -> web.Res
             return reply_error(404, "Not Found")
         return tokens.operator(request, rules.admin_token)
     return tokens.reader(request, rules.token, rules.admin_token) if rules.token else None
+
+
+def _of_another_page(request: web.Request, rules: Access) -> bool:
+    """Whether a browser sends this for a page of another host (all browsers name the page then)."""
+    origin = request.headers.get("Origin")
+    if origin is None or request.method != "POST" or request.path.rstrip("/") not in WRITING:
+        return False
+    return origin.partition("://")[2] != request.host and not _origin_allowed(request, rules)
 
 
 def _preflight(request: web.Request, rules: Access) -> web.Response | None:

@@ -15,8 +15,9 @@ import pytest
 
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.gate import GateLimits
-from http_api.guard import Access
+from http_api.guard import WRITING, Access
 from http_api.listen import HttpListener
+from http_api.tags import wrong_method
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from tests.fake_sink import FakeSink
 from tests.fake_source import FakeSource
@@ -328,6 +329,57 @@ async def test_cors(origins: tuple[str, ...], origin: str, expected: str | None)
             assert answer.status == (204 if expected else 401)
             assert answer.headers.get("Access-Control-Allow-Origin") == expected
             assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+WRITES = {
+    "/events": b'{"what": "x"}',
+    "/events/": b'{"what": "x"}',
+    "/tags/tagSeries": b"path=a.b;c=d",
+    "/tags/tagMultiSeries": b"path=a.b;c=d",
+    "/tags/delSeries": b"path=a.b;c=d",
+}
+
+
+@pytest.mark.parametrize("path", WRITES)
+@pytest.mark.parametrize(
+    ("origin", "allowed", "status"),
+    [
+        (None, (), 200),  # no browser
+        ("http://tgres.example:8080", (), 200),  # a page of this server
+        ("https://tgres.example:8080", (), 200),  # behind a proxy that does TLS
+        ("http://evil.example", (), 403),
+        ("http://tgres.example:8081", (), 403),
+        ("null", (), 403),
+        ("http://evil.example/tgres.example:8080", (), 403),
+        ("https://grafana.example", ("https://grafana.example",), 200),
+        ("https://any.example", ("*",), 200),
+    ],
+)
+async def test_pages_of_other_hosts_write_nothing(
+    path: str, origin: str | None, allowed: tuple[str, ...], status: int
+) -> None:
+    """A form needs no permission to be sent, and browsers add the password that they know (CSRF)."""
+    access = Access(TOKEN, cors_origins=allowed)
+    headers = {"Authorization": basic(f"x:{TOKEN}"), "Host": "tgres.example:8080"}
+    headers |= {"Origin": origin} if origin else {}
+    async with http(access=access) as listener, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{listener.address[1]}"
+        async with session.post(url + path, data=WRITES[path], headers=headers) as answer:
+            assert answer.status == status, await answer.text()
+        async with session.post(f"{url}/render", data=b"target=a", headers=headers) as answer:
+            assert answer.status == 200, "reading changes nothing"
+
+
+def test_what_writes_is_asked_for_its_page() -> None:
+    """A new route for POST only is either no change or one of WRITING."""
+    app = make_app(FakeSource(), FakeStatus())
+    methods: dict[str, set[str]] = {}
+    for route in app.router.routes():
+        if route.resource is not None and route.handler is not wrong_method:
+            path = route.resource.canonical.rstrip("/")
+            methods.setdefault(path, set()).add(route.method)
+    posted = {path for path, of in methods.items() if "POST" in of and "GET" not in of}
+    assert posted | {"/events"} == WRITING
 
 
 # -- HTTP: connections ---------------------------------------------------------------------------

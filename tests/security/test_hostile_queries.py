@@ -24,6 +24,7 @@ from tests.fake_source import FakeSource, of_values
 from tests.test_http_render import FakeStatus
 from tgres_py.errors import Overloaded
 from tgres_py.functions.patterns import NAME_CHARS_MAX
+from tgres_py.model.event import Event, EventQuery
 
 START_S = 1_700_000_040
 TIMES = {"from": str(START_S), "until": str(START_S + 60), "format": "json"}
@@ -286,3 +287,26 @@ async def test_no_view_sends_mail_or_asks_an_address(client: Client) -> None:
     for path in ("/composer/send_email", "/composer/send_email/"):
         response = await client.get(path, params={"url": "http://192.0.2.1/x", "to": "a@b.c"})
         assert response.status == 404
+
+
+async def test_events_that_hold_much_are_not_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few thousand events of a megabyte each would fill the memory before the answer's limit is seen."""
+    source = FakeSource()
+    read: list[int] = []
+    find_events = source.store.find_events
+
+    async def counting(wanted: EventQuery) -> list[Event]:
+        found = await find_events(wanted)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(source.store, "find_events", counting)
+    settings = DefaultHttpSettings(response_bytes_max=100_000)
+    async with TestClient(TestServer(make_app(source, FakeStatus(), settings))) as client:
+        for _ in range(20):
+            event = json.dumps({"what": "w", "data": "d" * 40_000, "when": 1_000})
+            assert (await client.post("/events", data=event)).status == 200
+        answer = await client.get("/events/get_data?from=0&until=2000")
+        assert answer.status == 400
+        assert "response_bytes_max" in await answer.text()
+    assert read == [3]

@@ -19,7 +19,8 @@ class Event(NamedTuple):
 
 class EventQuery(NamedTuple):
     """Events with from_s <= at_s <= until_s. ``tags``: None = all, else those with all of the tags (or,
-    without ``match_all``, one of them); ``limit``: the most that are wanted, the earliest ones.
+    without ``match_all``, one of them); ``limit``: the most that are wanted, the earliest ones. No further ones are given
+    once those before hold more than ``bytes_max`` (of ``what`` and ``data``, in UTF-8).
     """
 
     from_s: float
@@ -27,6 +28,7 @@ class EventQuery(NamedTuple):
     tags: tuple[str, ...] | None = None
     match_all: bool = True
     limit: int = 10_000
+    bytes_max: int = 200 << 20
 
     def matches(self, event: Event) -> bool:
         if not self.from_s <= event.at_s <= self.until_s:

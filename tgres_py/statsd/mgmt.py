@@ -4,13 +4,14 @@
     help | health [up|down] | stats | counters | timers | gauges | config | quit
     delcounters | deltimers | delgauges NAME…       NAME.* is all that is below; only where mgmtDelete allows it
 
-Whatever else comes is answered with ``ERROR``, and so are the del… commands where they aren't allowed. Source: stats.js,
+Whatever else comes is answered with ``ERROR``, and so are the del… commands where they aren't allowed, or with more than
+FOLDERS_MAX patterns NAME.* at once. Source: stats.js,
 lib/mgmt_console.js and lib/helpers.js of npm statsd 0.9.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from tgres_py.statsd.js import number_text
 from tgres_py.statsd.settings import StatsdSettings
 
 END = "END\n\n"
+FOLDERS_MAX = 100  # patterns NAME.* of one command: each looks at all keys, and nothing else goes on meanwhile
 HELP = (
     "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, "
     "config, quit\n\n"
@@ -141,14 +143,20 @@ def _encoded(answer: Answer) -> bytes:
 
 
 def _delete(
-    patterns: Iterable[str],
+    patterns: Sequence[str],
     members: Callable[[], Mapping[str, object]],
     delete: Callable[[str], bool],
 ) -> str:
+    if sum(pattern.endswith(".*") for pattern in patterns) > FOLDERS_MAX:
+        return "ERROR\n"
+    left = dict.fromkeys(members())
     lines = []
     for pattern in patterns:
-        folder = pattern[:-1] if pattern.endswith(".*") else None
-        found = [k for k in members() if k == pattern or (folder and k.startswith(folder))]
+        found = [pattern] if pattern in left else []
+        if pattern.endswith(".*"):
+            found = [key for key in left if key.startswith(pattern[:-1])]
+        for key in found:
+            del left[key]
         lines += [f"deleted: {key}\n" for key in found if delete(key)]
         if not found:
             lines.append(f"metric {pattern} not found\n")

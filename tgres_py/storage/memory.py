@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +215,12 @@ class MemoryStore:
     async def find_events(self, wanted: EventQuery) -> list[Event]:
         self._check()
         found = [event for event in self._events if wanted.matches(event)]
-        return sorted(found, key=lambda event: (event.at_s, event.id))[: wanted.limit]
+        found = sorted(found, key=lambda event: (event.at_s, event.id))[: wanted.limit]
+        sizes = (len(event.what.encode()) + len(event.data.encode()) for event in found)
+        before = accumulate(sizes, initial=0)
+        return [
+            event for event, size in zip(found, before, strict=False) if size <= wanted.bytes_max
+        ]
 
     async def get_event(self, id_: int) -> Event | None:
         self._check()

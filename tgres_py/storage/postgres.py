@@ -186,7 +186,7 @@ class PostgresStore(SeriesNames, RetentionJobs):
         ends = [min(max(end, EVENT_TIMES_S[0]), EVENT_TIMES_S[1]) for end in wanted[:2]]
         async with self._pool.use() as connection:
             rows = await connection.fetch(
-                query("find_events"), *ends, tags, wanted.match_all, wanted.limit
+                query("find_events"), *ends, tags, wanted.match_all, wanted.limit, wanted.bytes_max
             )
         return [_event(row) for row in rows]
 

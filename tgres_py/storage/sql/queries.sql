@@ -132,11 +132,16 @@ SELECT name FROM rrd WHERE tags IS NULL AND strpos(name, ';') > 0 ORDER BY name
 INSERT INTO event (what, tags, data, at) VALUES ($1, $2, $3, to_timestamp($4)) RETURNING id
 
 -- name: find_events
-SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event
-WHERE at BETWEEN to_timestamp($1) AND to_timestamp($2)
-  AND ($3::text[] IS NULL OR CASE WHEN $4 THEN tags @> $3 ELSE tags && $3 END)
+SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id
+FROM (SELECT *, sum(octet_length(what) + octet_length(data)) OVER before AS bytes_before
+      FROM event
+      WHERE at BETWEEN to_timestamp($1) AND to_timestamp($2)
+        AND ($3::text[] IS NULL OR CASE WHEN $4 THEN tags @> $3 ELSE tags && $3 END)
+      WINDOW before AS (ORDER BY at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+      ORDER BY at, id
+      LIMIT $5) found
+WHERE coalesce(bytes_before, 0) <= $6
 ORDER BY at, id
-LIMIT $5
 
 -- name: get_event
 SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event WHERE id = $1
