@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from receivers import tcp, udp
 from receivers.sink import Data, NameRegistry, Sink, WireFormat
@@ -23,6 +24,7 @@ from tgres_py.sockets import bind_all, bind_unix
 from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.statsd.parser import LINE_BYTES_MAX
 
+STREAM_BUFFER_BYTES = 65_536  # a bad line costs microseconds: so much garbage at once is enough
 _SEVEN_BITS = bytes(byte & 0x7F for byte in range(256))
 
 
@@ -93,6 +95,7 @@ class StatsdReceiver:
     async def listen_tcp(
         self, name: str, host: str, port: int, limits: tcp.TcpLimits, totals: tcp.Totals
     ) -> tcp.TcpListener:
+        limits = replace(limits, buffer_bytes=STREAM_BUFFER_BYTES)
         return await tcp.start(
             name, host, port, self._wire(), StatsdSink(self._sink), limits, totals
         )
@@ -102,6 +105,7 @@ class StatsdReceiver:
     ) -> tcp.TcpListener:
         """Takes streams on a unix socket; ``mode``: octal file mode."""
         sock = bind_unix(name, path, mode, socket.SOCK_STREAM)
+        limits = replace(limits, buffer_bytes=STREAM_BUFFER_BYTES)
         listener = tcp.TcpListener(name, self._wire(), StatsdSink(self._sink), limits, totals)
         await listener.listen([sock])
         return listener

@@ -5,6 +5,8 @@ in one go, so only the unfinished tail of a connection has to be kept in between
 tail is put in front of the next bytes; a long one (a frame of the pickle format) grows apart until it
 is complete. Nothing is parsed before the length that the wire format wants is there. This needs a loop that asks for the buffer when there is something to read (asyncio's
 selector loops, uvloop), not one that holds on to it while it waits (Windows' proactor).
+What is read at a time, and in one turn of the loop, is limited by the time that it takes (turns.py). What a connection has sent when the turn's
+time is spent is kept unparsed, and the connection isn't read until its turn comes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from receivers.sink import Sink, WireFormat
+from receivers.turns import PIECE_BYTES_MIN, Piece, Turns
 from tgres_py import clock
 from tgres_py.accept import Acceptor
 from tgres_py.measure import QUICK_S, Histogram
@@ -49,6 +52,7 @@ class Totals:
 
     connections: int = 0
     tail_bytes: int = 0
+    turns: Turns = field(default_factory=Turns)
 
 
 class TcpListener:
@@ -98,7 +102,7 @@ class TcpListener:
         await self.acceptor.joined(timeout_s)
         seen = -1
         while self.connections and clock.monotonic() < deadline:
-            if seen == self.reads and not self._waiting:
+            if seen == self.reads and not self._waiting and not self.totals.turns.waiting:
                 break
             seen = self.reads
             await asyncio.sleep(DRAIN_QUIET_S)
@@ -158,6 +162,10 @@ class Connection(asyncio.BufferedProtocol):
         self._tail = bytearray()
         self._wanted = 1
         self._in_front = 0
+        self._offered = 0  # bytes that the next read may take
+        self._piece = Piece(len(listener.buffer))
+        self._too_late = False  # the next read comes when the turn's time is spent
+        self._put_off = False  # the tail holds what isn't parsed before its turn
         self._resume_soon: asyncio.Handle | None = None
         self.last_read = clock.monotonic()
 
@@ -181,12 +189,17 @@ class Connection(asyncio.BufferedProtocol):
             self.pause()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The shared buffer, behind this connection's tail if that is short."""
-        buffer = self._listener.buffer
+        """The shared buffer, behind this connection's tail if that is short; as much of it as may be read now."""
+        listener = self._listener
+        buffer = listener.buffer
         self._in_front = len(self._tail) if len(self._tail) <= TAIL_IN_FRONT_MAX else 0
         if self._in_front:
             buffer[: self._in_front] = self._tail
-        return buffer[self._in_front :]
+        self._too_late = listener.totals.turns.over
+        most = PIECE_BYTES_MIN if self._too_late else self._piece.bytes
+        offered = buffer[self._in_front : self._in_front + most]
+        self._offered = len(offered)
+        return offered
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
@@ -195,13 +208,43 @@ class Connection(asyncio.BufferedProtocol):
         self._listener.bytes += nbytes
         begin = self.last_read = clock.monotonic()
         data = self._listener.buffer[: self._in_front + nbytes]
-        if self._in_front == len(self._tail) and len(data) >= self._wanted:
+        if self._too_late:
+            self._wait_for_turn(data[self._in_front :])
+        elif self._in_front == len(self._tail) and len(data) >= self._wanted:
             self._parse(data)
         else:
             self._grow(data[self._in_front :])
-        if len(data) == len(self._listener.buffer) and not self._listener.waiting:
+        if nbytes == self._offered and not self._listener.waiting and not self._put_off:
             self._let_others_read()
-        self._listener.busy.observe(clock.monotonic() - begin)
+        self._spend(nbytes, begin)
+
+    def _spend(self, size: int, begin: float) -> None:
+        seconds = clock.monotonic() - begin
+        self._piece.took(size, seconds)
+        self._listener.totals.turns.spend(seconds)
+        self._listener.busy.observe(seconds)
+
+    def _wait_for_turn(self, data: memoryview) -> None:
+        """Keeps what was read, and reads on when its turn has come."""
+        self._put_off = True
+        self._add(data)
+        self.pause()
+        self._listener.totals.turns.put_off(self._take_turn)
+        self._check_tails()
+
+    def _take_turn(self) -> None:
+        if self._put_off and not self._listener.waiting:  # else ``resume`` puts it off again
+            begin = clock.monotonic()
+            size = len(self._tail)
+            self._parse_put_off()
+            self._spend(size, begin)
+            if not self._listener.waiting:
+                self.resume()
+
+    def _parse_put_off(self) -> None:
+        self._put_off = False
+        if len(self._tail) >= self._wanted:
+            self._parse(self._tail)
 
     def eof_received(self) -> None:
         """The sender is done: what it sent last is complete, even without its line feed."""
@@ -215,6 +258,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A connection that broke in mid-line may have cut it: the torn line is counted, not taken."""
+        if self._put_off:
+            self._parse_put_off()
         if self._tail:
             self._reject(Reason.MALFORMED)
         if self._resume_soon:
@@ -231,7 +276,9 @@ class Connection(asyncio.BufferedProtocol):
     def resume(self) -> None:
         self._resume_soon = None
         self.last_read = clock.monotonic()
-        if self._transport is not None and not self._transport.is_closing():
+        if self._put_off:
+            self._listener.totals.turns.put_off(self._take_turn)
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _pause_if_waiting(self) -> None:
@@ -254,12 +301,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, data: memoryview) -> None:
         """Adds to a tail that is long or lacks much, and parses it once it is long enough."""
-        self._listener.totals.tail_bytes += len(data)
-        self._tail += data
+        self._add(data)
         if len(self._tail) >= self._wanted:
             self._parse(self._tail)
         else:
             self._check_tails()
+
+    def _add(self, data: memoryview) -> None:
+        self._listener.totals.tail_bytes += len(data)
+        self._tail += data
 
     def _parse(self, data: memoryview | bytearray) -> None:
         listener = self._listener

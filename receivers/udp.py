@@ -3,7 +3,8 @@
 A thread per listener does nothing but read: what is lost in UDP is lost because the kernel's buffer
 was full while nobody read. It hands whole buffers to the event loop through a queue with a limit in bytes.
 When the queue is full it reads on and counts the lines it throws away (OVERLOAD), so the ledger
-stays exact; what the kernel itself dropped is read from /proc/net/udp and udp6.
+stays exact; what the kernel itself dropped is read from /proc/net/udp and udp6. The queue is full, too, when parsing what it
+holds would take longer than ``queue_s_max``: garbage costs a hundred times as much a byte as points do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from receivers.sink import Parse, Sink
+from receivers.turns import Piece
 from tgres_py import clock
 from tgres_py.kernels import udp as kernel
 from tgres_py.measure import QUICK_S, Histogram
@@ -34,19 +38,21 @@ DATAGRAMS_PER_S = 400_000
 POLL_MS = 1_000
 ROUNDS_MAX = 256
 SENDERS_MAX = 10_000  # addresses that are told apart while somebody watches
+PIECE_BYTES_MAX = 131_072  # garbage may follow good lines: the first piece of it is as large
 PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
 @dataclass(frozen=True, slots=True)
 class UdpLimits:
     """``rcvbuf_bytes``: asked of the kernel, which may give less; ``queue_bytes_max``: read but not
-    yet parsed; ``gather_s``: longest time that datagrams gather in the kernel between two reads;
-    ``allowed``: whose datagrams are taken."""
+    yet parsed; ``queue_s_max``: CPU-seconds that parsing it would take; ``gather_s``: longest time that datagrams gather
+    in the kernel between two reads; ``allowed``: whose datagrams are taken."""
 
     rcvbuf_bytes: int = 33_554_432
     buffer_bytes: int = 4_194_304
     datagrams_max: int = 8_192
     queue_bytes_max: int = 67_108_864
+    queue_s_max: float = 5.0
     gather_s: float = 0.005
     allowed: Networks = field(default_factory=Networks)
 
@@ -77,9 +83,13 @@ class UdpListener:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # guards the four below
         self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
+        self._queued_bytes = 0  # those of the buffer that is being parsed included
         self._overload = 0
         self._scheduled = False
+        self._data = b""  # of the queue, in pieces
+        self._at = 0
+        self._piece = Piece(PIECE_BYTES_MAX)
+        self._s_per_byte = 0.0  # of CPU, in the latest pieces
         self._senders: Counter[str] = Counter()
         self._watchers = 0
         self._stop, self._stopper = socket.socketpair()
@@ -99,12 +109,14 @@ class UdpListener:
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Waits until what was read is parsed; counts what a full sink kept from it as OVERLOAD."""
         deadline = clock.monotonic() + timeout_s
-        while self._queue and clock.monotonic() < deadline:
+        while self._queued_bytes and clock.monotonic() < deadline:
             if not self.sink.paused:
                 self._parse_one()
             await asyncio.sleep(0.005 if self.sink.paused else 0)
         with self._lock:
             self._overload += sum(data.count(b"\n") for data in self._queue)
+            self._overload += self._data.count(b"\n", self._at)
+            self._data, self._at = b"", 0
             self._queue.clear()
             self._queued_bytes = 0
         self._report_overload()
@@ -169,7 +181,7 @@ class UdpListener:
                 self.datagrams += datagrams
                 self.bytes += used
                 if used:
-                    self._hand_over(bytes(buffer[:used]))
+                    self._hand_over(buffer[:used])
                 if used < self.limits.buffer_bytes and datagrams < self.limits.datagrams_max:
                     return
 
@@ -197,23 +209,32 @@ class UdpListener:
             known = host in self._senders or len(self._senders) < SENDERS_MAX
             self._senders[host if known else "(others)"] += 1
 
-    def _hand_over(self, data: bytes) -> None:
+    def _hand_over(self, data: memoryview) -> None:
+        full = self._is_full(self._queued_bytes + len(data))
+        lost = _lines_in(data) if full else 0
+        kept = b"" if full else bytes(data)
         with self._lock:
-            if self._queued_bytes + len(data) > self.limits.queue_bytes_max:
-                self._overload += data.count(b"\n")
-            else:
-                self._queue.append(data)
-                self._queued_bytes += len(data)
+            self._overload += lost
+            if kept:
+                self._queue.append(kept)
+                self._queued_bytes += len(kept)
             schedule = not self._scheduled
             self._scheduled = True
         if schedule:
             with suppress(RuntimeError):  # the loop is closed: the server is gone
                 self._loop.call_soon_threadsafe(self._parse_next)
 
+    def _is_full(self, queued_bytes: int) -> bool:
+        """Whether so many bytes are too many, as their count or as the time that they will take."""
+        if queued_bytes > self.limits.queue_bytes_max:
+            return True
+        waits = self._queued_bytes > 0  # one buffer is always taken: what it costs is seen then
+        return waits and queued_bytes * self._s_per_byte > self.limits.queue_s_max
+
     # The event loop
 
     def _parse_next(self) -> None:
-        """Parses one buffer, then lets others run."""
+        """Parses one piece, then lets others run."""
         self._report_overload()
         if self.sink.paused:
             self.sink.on_room(self._parse_next)
@@ -222,23 +243,48 @@ class UdpListener:
 
     def _parse_one(self) -> bool:
         """False when nothing was left to parse: the thread calls again when there is."""
+        if self._at == len(self._data):
+            with self._lock:
+                if not self._queue:
+                    self._scheduled = False
+                    self._data, self._at = b"", 0
+                    return False
+                self._data, self._at = self._queue.popleft(), 0
+        data = self._next_piece()
+        begin, begin_cpu = clock.monotonic(), time.thread_time()
+        parsed = self.parse(data, clock.now_s(), self.sink.registry)
+        if parsed.received:
+            self.sink.accept(self.name, parsed, "")
+        seconds = clock.monotonic() - begin
+        self.busy.observe(seconds)
+        self._piece.took(len(data), seconds)
+        # of CPU: a machine that stood still says nothing of what the bytes cost
+        self._s_per_byte += 0.2 * ((time.thread_time() - begin_cpu) / len(data) - self._s_per_byte)
         with self._lock:
-            if not self._queue:
-                self._scheduled = False
-                return False
-            data = self._queue.popleft()
             self._queued_bytes -= len(data)
-        with self.busy.timed():
-            parsed = self.parse(data, clock.now_s(), self.sink.registry)
-            if parsed.received:
-                self.sink.accept(self.name, parsed, "")
         return True
+
+    def _next_piece(self) -> memoryview:
+        """Whole lines of the current buffer, about as many as the piece says, one at least."""
+        data, first = self._data, self._at
+        end = len(data)
+        if first + self._piece.bytes < end:
+            end = data.rfind(b"\n", first, first + self._piece.bytes) + 1
+            if not end:  # a line that is longer
+                end = data.find(b"\n", first) + 1 or len(data)
+        self._at = end
+        return memoryview(data)[first:end]
 
     def _report_overload(self) -> None:
         with self._lock:
             lost, self._overload = self._overload, 0
         if lost:
             self.sink.accept(self.name, Parsed(empty_block(), Counter({Reason.OVERLOAD: lost})), "")
+
+
+def _lines_in(data: memoryview) -> int:
+    """How many line feeds; in numpy, which lets the event loop run meanwhile."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == 0x0A))
 
 
 def _enlarge(sock: socket.socket, size: int) -> int:

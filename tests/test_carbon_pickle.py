@@ -18,9 +18,9 @@ from receivers import carbon_pickle
 from receivers.block import NAME_BYTES_MAX
 from receivers.carbon_pickle import FRAME_BYTES_MAX, encode, finish, parse, wire_format
 from receivers.sink import NameScanner
-from receivers.tcp import TcpLimits, TcpListener, Totals
+from receivers.tcp import TcpLimits, TcpListener
 from tests.fake_sink import FakeRegistry, FakeSink, ScanningRegistry
-from tests.test_tcp import connect, feed
+from tests.test_tcp import connect, feed, unhurried
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import NameTable, RingStore, names_py
 from tgres_py.model.points import Parsed, Reason
@@ -247,7 +247,7 @@ def test_every_split_point() -> None:
     )
     for cut in range(len(stream) + 1):
         sink = FakeSink()
-        listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), Totals())
+        listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), unhurried())
         connection, transport = connect(listener)
         feed(connection, stream[:cut])
         feed(connection, stream[cut:])
@@ -267,7 +267,9 @@ async def test_large_frames_in_pieces(piece: int) -> None:
     assert 700_000 < len(body) < FRAME_BYTES_MAX
     stream = frame(body) * 2
     sink = FakeSink()
-    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(buffer_bytes=150_000), Totals())
+    listener = TcpListener(
+        "pickle", wire_format(), sink, TcpLimits(buffer_bytes=150_000), unhurried()
+    )
     connection, _ = connect(listener)
     for at in range(0, len(stream), piece):
         feed(connection, stream[at : at + piece])
@@ -286,7 +288,7 @@ def test_a_frame_is_parsed_when_it_is_complete() -> None:
     stream = frame_of([(f"servers.web{i}", (i, 1.5)) for i in range(700)], 2)
     sink = FakeSink()
     wire = replace(wire_format(), parse=counting)
-    listener = TcpListener("pickle", wire, sink, TcpLimits(), Totals())
+    listener = TcpListener("pickle", wire, sink, TcpLimits(), unhurried())
     connection, _ = connect(listener)
     for at in range(0, len(stream), 64):
         feed(connection, stream[at : at + 64])
@@ -297,7 +299,7 @@ def test_a_frame_is_parsed_when_it_is_complete() -> None:
 
 def test_oversized_length_closes_the_connection() -> None:
     sink = FakeSink()
-    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), Totals())
+    listener = TcpListener("pickle", wire_format(), sink, TcpLimits(), unhurried())
     connection, transport = connect(listener)
     feed(connection, frame_of([("a", (5, 1.5))], 2) + b"servers.web1.cpu 1 5\n" * 100)
     assert transport.closing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import socket
@@ -15,7 +16,9 @@ import pytest
 import uvloop
 
 from receivers import carbon_line, tcp
+from receivers.sink import WireFormat
 from receivers.tcp import Connection, TcpLimits, TcpListener, Totals
+from receivers.turns import Turns
 from tests.fake_sink import FakeSink
 from tgres_py import clock
 from tgres_py.errors import ConfigError
@@ -72,9 +75,14 @@ def feed(connection: Connection, data: bytes) -> None:
         data = data[size:]
 
 
+def unhurried() -> Totals:
+    """Of listeners that nobody else waits for: nothing is put off, however slow the machine is."""
+    return Totals(turns=Turns(math.inf))
+
+
 def make_listener(sink: FakeSink, totals: Totals | None = None, **limits: Any) -> TcpListener:
     wire = carbon_line.WIRE_FORMAT
-    return TcpListener("carbon", wire, sink, TcpLimits(**limits), totals or Totals())
+    return TcpListener("carbon", wire, sink, TcpLimits(**limits), totals or unhurried())
 
 
 STREAM = b"a 1 100\r\nb\t2  200\n\nbad\xff 1 1\nc;x=1 3 300\nlast 4 400"
@@ -144,7 +152,7 @@ def test_torn_line_of_a_broken_connection_is_not_a_point() -> None:
 
 
 def test_connections_over_the_common_limit_are_refused() -> None:
-    totals = Totals()
+    totals = unhurried()
     one, other = (make_listener(FakeSink(), totals, connections_max=2) for _ in range(2))
     first, transport = connect(one)
     assert not transport.closing
@@ -210,9 +218,12 @@ def test_tails_have_a_common_limit() -> None:
 
 @asynccontextmanager
 async def served(
-    sink: FakeSink, host: str = "127.0.0.1", limits: TcpLimits | None = None
+    sink: FakeSink,
+    host: str = "127.0.0.1",
+    limits: TcpLimits | None = None,
+    wire: WireFormat = carbon_line.WIRE_FORMAT,
 ) -> AsyncIterator[TcpListener]:
-    listener = await tcp.start("carbon", host, 0, carbon_line.WIRE_FORMAT, sink, limits)
+    listener = await tcp.start("carbon", host, 0, wire, sink, limits)
     try:
         yield listener
     finally:

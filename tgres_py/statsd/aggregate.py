@@ -13,7 +13,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from tgres_py.kernels.statsd import StatsdCells
-from tgres_py.statsd.dogstatsd import Inbox
+from tgres_py.statsd.dogstatsd import CHECK, Inbox
 from tgres_py.statsd.flush import Interval
 from tgres_py.statsd.names import Names
 from tgres_py.statsd.parser import LINE_BYTES_MAX, Event, Kind, LineParser
@@ -107,6 +107,8 @@ class Aggregator:
         """Takes one line; how many of its specs were bad."""
         if len(raw) > LINE_BYTES_MAX:
             return 1
+        if self._native and b":" not in raw and not raw.startswith(CHECK) and not self.settings.debug:
+            return 1  # no spec; most of what garbage is made of
         line = raw.decode(errors="replace")
         if self.settings.dumpMessages:
             log.info("%r", line)

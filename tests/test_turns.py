@@ -1,0 +1,210 @@
+"""How long receivers hold the event loop: pieces adapt to what they cost, streams take turns and lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from typing import Any
+
+from receivers import carbon_line, udp
+from receivers.sink import Data, NameRegistry
+from receivers.tcp import Connection, Totals
+from receivers.turns import PIECE_BYTES_FIRST, PIECE_BYTES_MIN, PIECE_S, Piece, Turns
+from receivers.udp import UdpLimits
+from tests.fake_sink import FakeSink
+from tests.test_tcp import connect, make_listener, on_both_loops, served
+from tests.test_udp import send, until
+from tgres_py.model.points import Parsed, Reason
+
+LINE_S = 0.002  # as slow as a debugger's
+
+
+def slow_parse(data: Data, now_s: int, registry: NameRegistry, **rest: Any) -> Parsed:
+    """Each line takes its time."""
+    parsed = carbon_line.parse(data, now_s, registry, **rest)
+    time.sleep(LINE_S * parsed.received)
+    return parsed
+
+
+def test_a_piece_shrinks_to_what_takes_its_time_and_grows_back() -> None:
+    piece = Piece(262_144)
+    assert piece.bytes == PIECE_BYTES_FIRST
+    piece.took(65_536, 8 * PIECE_S)
+    assert piece.bytes == 8_192
+    piece.took(100, 2 * PIECE_S)  # the machine was busy with something else
+    assert piece.bytes == PIECE_BYTES_MIN
+    for _ in range(20):
+        piece.took(piece.bytes, PIECE_S / 10)
+    assert piece.bytes == 262_144
+
+
+def test_a_piece_does_not_grow_by_what_did_not_fill_it() -> None:
+    piece = Piece(262_144)
+    for _ in range(20):
+        piece.took(1_000, PIECE_S / 100)
+    assert piece.bytes == PIECE_BYTES_FIRST
+    piece.took(PIECE_BYTES_FIRST, 0.9 * PIECE_S)
+    assert piece.bytes == PIECE_BYTES_FIRST
+
+
+async def test_turns_come_in_order_and_end_with_their_time() -> None:
+    turns = Turns(1.0)
+    turns.spend(0.5)
+    assert not turns.over
+    turns.spend(0.5)
+    assert turns.over
+    seen: list[int] = []
+
+    def taken(number: int) -> None:
+        seen.append(number)
+        turns.spend(0.4)
+
+    for number in range(5):
+        turns.put_off(lambda number=number: taken(number))
+    lengths = []
+    while turns.waiting:
+        await asyncio.sleep(0)
+        lengths.append(len(seen))
+    assert seen == [0, 1, 2, 3, 4]
+    assert lengths == [3, 5]
+
+
+def spent() -> Totals:
+    """Of listeners whose turn is over with the first byte."""
+    return Totals(turns=Turns(1e-9))
+
+
+def read(connection: Connection, data: bytes) -> None:
+    """One read of the loop."""
+    buffer = connection.get_buffer(-1)
+    assert len(buffer) >= len(data)
+    buffer[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+async def test_what_comes_after_the_turn_waits_unparsed_and_unread() -> None:
+    sink = FakeSink()
+    listener = make_listener(sink, spent())
+    one, _ = connect(listener)
+    two, transport = connect(listener)
+    read(one, b"a 1 1\n")
+    assert len(two.get_buffer(-1)) == PIECE_BYTES_MIN
+    read(two, b"b 2 2\nc 3 3\nd 4")
+    assert len(sink.points) == 1
+    assert not transport.reading
+    await asyncio.sleep(0)
+    assert [t for _, t, _ in sink.points] == [1, 2, 3]
+    assert transport.reading
+    await asyncio.sleep(0)
+    read(two, b" 4\n")
+    assert [t for _, t, _ in sink.points] == [1, 2, 3, 4]
+    assert listener.totals.tail_bytes == 0
+
+
+async def test_what_was_put_off_waits_on_while_the_sink_is_full() -> None:
+    sink = FakeSink(room=2)
+    listener = make_listener(sink, spent())
+    one, _ = connect(listener)
+    two, transport = connect(listener)
+    read(one, b"a 1 1\n")
+    read(two, b"b 2 2\n")
+    sink.room = 1
+    listener.wait_for_room()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(sink.points) == 1
+    assert not transport.reading
+    sink.make_room()
+    assert not transport.reading
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(sink.points) == 2
+    assert transport.reading
+
+
+async def test_a_connection_that_breaks_loses_only_its_torn_line() -> None:
+    sink = FakeSink()
+    listener = make_listener(sink, spent())
+    one, _ = connect(listener)
+    two, _ = connect(listener)
+    read(one, b"a 1 1\n")
+    read(two, b"b 2 2\nc 3 3\nd 4")
+    two.connection_lost(ConnectionResetError())
+    assert [t for _, t, _ in sink.points] == [1, 2, 3]
+    assert sink.rejected == {Reason.MALFORMED: 1}
+    await asyncio.sleep(0)
+    assert len(sink.points) == 3
+
+
+@on_both_loops
+async def test_streams_that_are_slow_to_parse_leave_the_loop_to_others() -> None:
+    """Eight of them, with more than the sockets hold; nothing is lost, and a timer is never late by all of it."""
+    sink = FakeSink()
+    wire = replace(carbon_line.WIRE_FORMAT, parse=slow_parse)
+    async with served(sink, wire=wire) as listener:
+        lag = 0.0
+        writers = [(await asyncio.open_connection(*listener.address))[1] for _ in range(8)]
+        lines = 100
+        for number, writer in enumerate(writers):
+            # one long line of blanks, then many: what a byte costs changes
+            writer.write(b" " * random.Random(number).randrange(200_000) + b"\n")
+            writer.write(b"".join(b"s%d 1 %d%b\n" % (number, i, b" " * 90) for i in range(lines)))
+            writer.close()
+        deadline = time.monotonic() + 60
+        while len(sink.points) < 8 * lines:
+            assert time.monotonic() < deadline
+            begin = time.monotonic()
+            await asyncio.sleep(0.001)
+            lag = max(lag, time.monotonic() - begin)
+        for number in range(8):
+            times = [t for name, t, _ in sink.points if name == b"s%d" % number]
+            assert times == list(range(lines))
+    assert lag < 8 * lines * LINE_S / 2, lag
+
+
+async def test_datagrams_that_are_slow_to_parse_leave_the_loop_to_others() -> None:
+    sink = FakeSink(room=0)
+    listener = await udp.start("carbon_udp", "127.0.0.1", 0, slow_parse, sink, UdpLimits())
+    try:
+        count = 600
+        datagram = b"".join(b"a 1 1%b\n" % (b" " * 590) for _ in range(100))
+        send(listener.address, *[datagram] * (count // 100))
+        await until(lambda: listener.datagrams == count // 100)
+        lag = 0.0
+        sink.make_room()
+        while len(sink.points) < count:
+            begin = time.monotonic()
+            await asyncio.sleep(0.001)
+            lag = max(lag, time.monotonic() - begin)
+        assert lag < count * LINE_S / 2, lag
+    finally:
+        listener.close()
+        await listener.drain(0.5)
+
+
+async def test_a_queue_that_would_take_long_is_full() -> None:
+    """Whatever its bytes are: what is refused is counted line by line."""
+
+    def busy_parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+        parsed = carbon_line.parse(data, now_s, registry)
+        end = time.thread_time() + LINE_S * parsed.received
+        while time.thread_time() < end:
+            pass
+        return parsed
+
+    sink = FakeSink()
+    limits = UdpLimits(queue_s_max=0.05, buffer_bytes=1_000)
+    listener = await udp.start("carbon_udp", "127.0.0.1", 0, busy_parse, sink, limits)
+    try:
+        for _ in range(300):
+            send(listener.address, b"a 1 1\nb 2 2")
+            await asyncio.sleep(0)
+        await until(lambda: listener.datagrams == 300)
+        await until(lambda: len(sink.points) + sink.rejected[Reason.OVERLOAD] == 600)
+        assert sink.rejected[Reason.OVERLOAD] > 0
+        assert sink.points
+    finally:
+        listener.close()
+        await listener.drain(0.5)
