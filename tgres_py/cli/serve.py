@@ -13,6 +13,7 @@ from tgres_py import __version__
 from tgres_py.cli.options import setting_options
 from tgres_py.config_sources import load
 from tgres_py.errors import ConfigError
+from tgres_py.sparing import Sparing
 
 log = logging.getLogger("tgres")
 
@@ -29,6 +30,7 @@ def serve(config_file: str | None, **options: Any) -> None:
     _need_directory(settings.data_dir)
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Sparing())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     log.info("tgres %s, kernels: %s", __version__, _kernels_text())
     from tgres_py.server import run

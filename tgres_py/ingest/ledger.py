@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tgres_py import clock
 from tgres_py.model.points import Reason
+from tgres_py.sparing import FREELY, Allowance
 
 log = logging.getLogger(__name__)
 
@@ -55,26 +56,21 @@ class RejectLog:
 
     def __init__(self) -> None:
         self.last: dict[Reason, RejectSample] = {}
-        self._tokens: dict[Reason, tuple[float, float]] = {}
-        self._unshown: Counter[Reason] = Counter()
+        self._allowances: dict[Reason, Allowance] = {}
 
     def show(self, receiver: str, peer: str, samples: list[tuple[Reason, bytes]]) -> None:
-        now = clock.monotonic()
         for reason, sample in samples:
             self.last[reason] = RejectSample(receiver, peer, sample, clock.now())
-            tokens, since = self._tokens.get(reason, (SAMPLES_BURST, now))
-            tokens = min(SAMPLES_BURST, tokens + (now - since) * SAMPLES_PER_S)
-            if tokens < 1:
-                self._tokens[reason] = tokens, now
-                self._unshown[reason] += 1
-                continue
-            self._tokens[reason] = tokens - 1, now
-            hidden = self._unshown.pop(reason, 0)
-            log.warning(
-                "%s%s: refused (%s): %r%s",
-                receiver,
-                f" from {peer}" if peer else "",
-                reason.value,
-                sample,
-                f" ({hidden} others not shown)" if hidden else "",
-            )
+            allowance = self._allowances.get(reason)
+            if allowance is None:
+                allowance = self._allowances[reason] = Allowance(SAMPLES_PER_S, SAMPLES_BURST)
+            if allowance.take():
+                log.warning(
+                    "%s%s: refused (%s): %r%s",
+                    receiver,
+                    f" from {peer}" if peer else "",
+                    reason.value,
+                    sample,
+                    allowance.told(),
+                    extra=FREELY,
+                )
