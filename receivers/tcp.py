@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
@@ -206,7 +207,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._listener.reads += 1
         self._listener.bytes += nbytes
-        begin = self.last_read = clock.monotonic()
+        begin, begin_cpu = clock.monotonic(), time.thread_time()
+        self.last_read = begin
         data = self._listener.buffer[: self._in_front + nbytes]
         if self._too_late:
             self._wait_for_turn(data[self._in_front :])
@@ -216,11 +218,11 @@ class Connection(asyncio.BufferedProtocol):
             self._grow(data[self._in_front :])
         if nbytes == self._offered and not self._listener.waiting and not self._put_off:
             self._let_others_read()
-        self._spend(nbytes, begin)
+        self._spend(nbytes, begin, begin_cpu)
 
-    def _spend(self, size: int, begin: float) -> None:
+    def _spend(self, size: int, begin: float, begin_cpu: float) -> None:
+        self._piece.took(size, time.thread_time() - begin_cpu)
         seconds = clock.monotonic() - begin
-        self._piece.took(size, seconds)
         self._listener.totals.turns.spend(seconds)
         self._listener.busy.observe(seconds)
 
@@ -234,10 +236,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_turn(self) -> None:
         if self._put_off and not self._listener.waiting:  # else ``resume`` puts it off again
-            begin = clock.monotonic()
+            begin, begin_cpu = clock.monotonic(), time.thread_time()
             size = len(self._tail)
             self._parse_put_off()
-            self._spend(size, begin)
+            self._spend(size, begin, begin_cpu)
             if not self._listener.waiting:
                 self.resume()
 

@@ -28,7 +28,7 @@ class Piece:
         self.bytes = min(PIECE_BYTES_FIRST, bytes_max)
 
     def took(self, size: int, seconds: float) -> None:
-        """Tells how long ``size`` bytes took."""
+        """Tells how long ``size`` bytes took, of CPU: a machine that was busy elsewhere says nothing of what bytes cost."""
         if seconds > PIECE_S:
             self.bytes = max(
                 min(PIECE_BYTES_MIN, self.bytes_max),

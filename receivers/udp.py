@@ -255,11 +255,10 @@ class UdpListener:
         parsed = self.parse(data, clock.now_s(), self.sink.registry)
         if parsed.received:
             self.sink.accept(self.name, parsed, "")
-        seconds = clock.monotonic() - begin
-        self.busy.observe(seconds)
+        self.busy.observe(clock.monotonic() - begin)
+        seconds = time.thread_time() - begin_cpu
         self._piece.took(len(data), seconds)
-        # of CPU: a machine that stood still says nothing of what the bytes cost
-        self._s_per_byte += 0.2 * ((time.thread_time() - begin_cpu) / len(data) - self._s_per_byte)
+        self._s_per_byte += 0.2 * (seconds / len(data) - self._s_per_byte)
         with self._lock:
             self._queued_bytes -= len(data)
         return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from receivers import carbon_line, udp
 from receivers.sink import Data, NameRegistry
@@ -18,14 +18,28 @@ from tests.test_tcp import connect, make_listener, on_both_loops, served
 from tests.test_udp import send, until
 from tgres_py.model.points import Parsed, Reason
 
-LINE_S = 0.002  # as slow as a debugger's
+LINE_S = 0.0005  # of CPU: so the tests don't depend on what else the machine does
 
 
-def slow_parse(data: Data, now_s: int, registry: NameRegistry, **rest: Any) -> Parsed:
+def slow_parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
     """Each line takes its time."""
-    parsed = carbon_line.parse(data, now_s, registry, **rest)
-    time.sleep(LINE_S * parsed.received)
+    parsed = carbon_line.parse(data, now_s, registry)
+    end = time.thread_time() + LINE_S * parsed.received
+    while time.thread_time() < end:
+        pass
     return parsed
+
+
+async def held_s(done: Callable[[], bool]) -> float:
+    """Runs until ``done``; the longest time, of CPU, that the loop was held at once."""
+    deadline = time.monotonic() + 60
+    longest = 0.0
+    while not done():
+        assert time.monotonic() < deadline
+        begin = time.thread_time()
+        await asyncio.sleep(0)
+        longest = max(longest, time.thread_time() - begin)
+    return longest
 
 
 def test_a_piece_shrinks_to_what_takes_its_time_and_grows_back() -> None:
@@ -140,45 +154,34 @@ async def test_a_connection_that_breaks_loses_only_its_torn_line() -> None:
 
 @on_both_loops
 async def test_streams_that_are_slow_to_parse_leave_the_loop_to_others() -> None:
-    """Eight of them, with more than the sockets hold; nothing is lost, and a timer is never late by all of it."""
+    """Eight at a time, more than a piece each: nothing is lost, and a turn is never as long as all of it."""
     sink = FakeSink()
     wire = replace(carbon_line.WIRE_FORMAT, parse=slow_parse)
     async with served(sink, wire=wire) as listener:
-        lag = 0.0
         writers = [(await asyncio.open_connection(*listener.address))[1] for _ in range(8)]
-        lines = 100
+        lines = 200
         for number, writer in enumerate(writers):
-            # one long line of blanks, then many: what a byte costs changes
             writer.write(b" " * random.Random(number).randrange(200_000) + b"\n")
             writer.write(b"".join(b"s%d 1 %d%b\n" % (number, i, b" " * 90) for i in range(lines)))
             writer.close()
-        deadline = time.monotonic() + 60
-        while len(sink.points) < 8 * lines:
-            assert time.monotonic() < deadline
-            begin = time.monotonic()
-            await asyncio.sleep(0.001)
-            lag = max(lag, time.monotonic() - begin)
+        longest = await held_s(lambda: len(sink.points) >= 8 * lines)
         for number in range(8):
             times = [t for name, t, _ in sink.points if name == b"s%d" % number]
             assert times == list(range(lines))
-    assert lag < 8 * lines * LINE_S / 2, lag
+    assert longest < 8 * lines * LINE_S / 3, longest  # 0.27 s; one piece that was too long is 0.1 s
 
 
 async def test_datagrams_that_are_slow_to_parse_leave_the_loop_to_others() -> None:
     sink = FakeSink(room=0)
     listener = await udp.start("carbon_udp", "127.0.0.1", 0, slow_parse, sink, UdpLimits())
     try:
-        count = 600
+        count = 1_200
         datagram = b"".join(b"a 1 1%b\n" % (b" " * 590) for _ in range(100))
         send(listener.address, *[datagram] * (count // 100))
         await until(lambda: listener.datagrams == count // 100)
-        lag = 0.0
         sink.make_room()
-        while len(sink.points) < count:
-            begin = time.monotonic()
-            await asyncio.sleep(0.001)
-            lag = max(lag, time.monotonic() - begin)
-        assert lag < count * LINE_S / 2, lag
+        longest = await held_s(lambda: len(sink.points) >= count)
+        assert longest < count * LINE_S / 3, longest
     finally:
         listener.close()
         await listener.drain(0.5)
@@ -187,24 +190,21 @@ async def test_datagrams_that_are_slow_to_parse_leave_the_loop_to_others() -> No
 async def test_a_queue_that_would_take_long_is_full() -> None:
     """Whatever its bytes are: what is refused is counted line by line."""
 
-    def busy_parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
-        parsed = carbon_line.parse(data, now_s, registry)
-        end = time.thread_time() + LINE_S * parsed.received
-        while time.thread_time() < end:
-            pass
-        return parsed
-
     sink = FakeSink()
-    limits = UdpLimits(queue_s_max=0.05, buffer_bytes=1_000)
-    listener = await udp.start("carbon_udp", "127.0.0.1", 0, busy_parse, sink, limits)
+    limits = UdpLimits(queue_s_max=0.05)
+    listener = await udp.start("carbon_udp", "127.0.0.1", 0, slow_parse, sink, limits)
     try:
-        for _ in range(300):
+        for number in range(20):  # what they cost is learned
             send(listener.address, b"a 1 1\nb 2 2")
-            await asyncio.sleep(0)
-        await until(lambda: listener.datagrams == 300)
-        await until(lambda: len(sink.points) + sink.rejected[Reason.OVERLOAD] == 600)
-        assert sink.rejected[Reason.OVERLOAD] > 0
-        assert sink.points
+            await until(lambda number=number: len(sink.points) == 2 * (number + 1))
+        sink.room = 0
+        for number in range(200):
+            send(listener.address, b"a 1 1\nb 2 2")
+            await until(lambda number=number: listener.datagrams == 21 + number)
+        sink.make_room()
+        await until(lambda: len(sink.points) + sink.rejected[Reason.OVERLOAD] == 440)
+        # 50 ms at 0.5 ms a line, and the first buffer
+        assert 250 < sink.rejected[Reason.OVERLOAD] < 400
     finally:
         listener.close()
         await listener.drain(0.5)
