@@ -506,6 +506,7 @@ class Server:
     async def _open(self) -> None:
         """Loads the store's series and replays the journal; tries until the store is there."""
         pause = RETRY_S[0]
+        told = ""
         changes = self.store.changes()
         while True:
             try:
@@ -520,7 +521,9 @@ class Server:
                     self.failure = e  # the first try: nobody relies on this server yet
                     self.ended.set()
                     return
-                log.error("%s; points are accepted meanwhile, trying again in %g s", e, pause)
+                if str(e) != told:
+                    told = str(e)
+                    log.error("%s; points are accepted meanwhile, trying again", e)
                 await asyncio.sleep(pause)
                 pause = min(RETRY_S[1], pause * 2)
         await self.source.drop_tags(untagged)

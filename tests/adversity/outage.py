@@ -130,12 +130,15 @@ class Traffic:
         return ask(self._server, path)
 
 
-def check_end(server: ServerProcess, traffic: Traffic) -> None:
-    """After an outage: ready, all points exactly, the ledger balanced, a line for each change."""
+def check_end(server: ServerProcess, traffic: Traffic, others: int = 0) -> None:
+    """After an outage: ready, all points exactly, the ledger balanced, a line for each change.
+
+    ``others``: points that were sent besides.
+    """
     wait_for(server.is_ready, "ready again", 60)
     traffic.stop()
     assert server.imbalance() == 0
-    assert server.sum_of("tgres_points_received_total") == traffic.points
+    assert server.sum_of("tgres_points_received_total") == traffic.points + others
     assert server.sum_of("tgres_points_dropped_total") == 0
     wait_for(lambda: server.sum_of("tgres_points_held") == 0, "late points are merged", 60)
     wait_for(lambda: server.sum_of("tgres_store_available") == 1, "writing goes on", 60)

@@ -7,13 +7,14 @@ PostgreSQL are matched against a mark (``COMMIT`` …), so that a fault can be p
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+from tests.adversity.loop_thread import LoopThread
 
 READ_BYTES = 1 << 16
 
@@ -157,7 +158,7 @@ class Proxy:
 class ProxyThread:
     """A proxy with a loop of its own, for tests that block: ``do(lambda proxy: …)`` runs in that loop."""
 
-    def __init__(self, proxy: Proxy, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, proxy: Proxy, loop: LoopThread) -> None:
         self._proxy = proxy
         self._loop = loop
 
@@ -173,24 +174,19 @@ class ProxyThread:
         async def run() -> T:
             return change(self._proxy)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return self._loop.run(run())
 
 
 @contextmanager
 def proxy_thread(target: Path) -> Iterator[ProxyThread]:
     """A proxy before a unix socket, until the block ends."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
-    thread.start()
 
     async def start() -> Proxy:
         return await Proxy(target).__aenter__()
 
-    proxy = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
-        yield ProxyThread(proxy, loop)
-    finally:
-        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with LoopThread() as loop:
+        proxy = loop.run(start())
+        try:
+            yield ProxyThread(proxy, loop)
+        finally:
+            loop.run(proxy.__aexit__(None, None, None))

@@ -7,7 +7,6 @@ import asyncio
 import errno
 import os
 import resource
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.acceptance.test_crash import HASTE, JOURNAL_S, RECEIVE_S, assert_holds
 from tests.adversity.outage import HealthWatch, Traffic
+from tests.adversity.small_disk import small_disk
 from tests.rig import Rig
 from tests.test_flusher import until
 from tgres_py.ingest.flusher import Pace
@@ -26,33 +26,6 @@ from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
 
 FULL, WORKS = "going on in memory", "journal: writing works again"
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Callable[[bool], None]]:
-    """A tmpfs of 12 MB at ``folder``; the function fills it up, or makes room again."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
-    ballast = folder / "ballast"
-
-    def fill(full: bool) -> None:
-        if not full:
-            ballast.unlink()
-            return
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4_096))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-
-    try:
-        yield fill
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -71,7 +44,7 @@ def limited_files(server: ServerProcess) -> Iterator[Callable[[bool], None]]:
 @pytest.mark.parametrize("how", ["tmpfs", "limit"])
 def test_a_full_disk_under_load(tmp_path: Path, database: str, how: str) -> None:
     server = ServerProcess(tmp_path, *HASTE, "--dsn", database)
-    disk = small_disk(server.data / "journal") if how == "tmpfs" else limited_files(server)
+    disk = small_disk(server.data / "journal", 12) if how == "tmpfs" else limited_files(server)
     with disk as fill:
         try:
             server.start()

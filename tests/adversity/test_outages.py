@@ -17,7 +17,7 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from tests.acceptance.process import ServerProcess, wait_for
+from tests.acceptance.process import START_TIMEOUT_S, ServerProcess, wait_for
 from tests.acceptance.test_crash import HASTE
 from tests.adversity.outage import AWAY, BACK, HealthWatch, Traffic, check_end
 from tests.adversity.proxy import Proxy, ProxyThread, proxy_thread
@@ -109,13 +109,16 @@ def through(proxy: ProxyThread, dsn: str) -> str:
 
 
 @contextmanager
-def served(folder: Path, dsn: str, *options: str) -> Iterator[tuple[ServerProcess, ProxyThread]]:
-    """A server whose PostgreSQL is behind a proxy."""
+def served(
+    folder: Path, dsn: str, ready: bool = True
+) -> Iterator[tuple[ServerProcess, ProxyThread]]:
+    """A server whose PostgreSQL is behind a proxy. ``ready``: waits until it is."""
     with proxy_thread(real_socket(dsn)) as proxy:
-        options = *HASTE, "--store-timeout-s=3", "--dsn", through(proxy, dsn), *options
-        server = ServerProcess(folder, *options)
+        server = ServerProcess(folder, *HASTE, "--store-timeout-s=3", "--dsn", through(proxy, dsn))
         try:
-            server.start()
+            server.launch()
+            if ready:
+                wait_for(server.is_ready, "ready", START_TIMEOUT_S)
             yield server, proxy
         finally:
             server.close()
