@@ -132,6 +132,19 @@ def test_names_that_go_and_come_twins_agree(changes: list[tuple[Any, ...]]) -> N
 
 
 @pytest.mark.parametrize("table", [native_names.NameTable, names_py.NameTable])
+def test_a_table_knows_all_names_while_it_grows(table: Any) -> None:
+    """Its hash grows in small steps: at no moment is a name missing, or one there that isn't."""
+    t = table()
+    names = [b"a.%d" % i for i in range(20_000)]
+    for i in range(0, len(names), 50):
+        t.add_lines(b"".join(n + b"\n" for n in names[i : i + 50]))
+        known = range(0, i + 50, 499)
+        assert [t.get(names[k]) for k in known] == list(known)
+        assert t.get(b"b.%d" % i) == -1
+    assert t.size == len(names)
+
+
+@pytest.mark.parametrize("table", [native_names.NameTable, names_py.NameTable])
 def test_a_table_that_grows_forgets_what_is_gone(table: Any) -> None:
     t = table()
     t.add_lines(b"".join(b"a%d\n" % i for i in range(3_000)))

@@ -156,3 +156,16 @@ def test_readers_while_one_call_adds_many_names() -> None:
     assert failures == []
     assert len(tree) == 60_500
     assert len(tree.find("more.*.*")) == 60_000
+
+
+@pytest.mark.parametrize("make", [_tree.NameTree, nametree.NameTree])
+def test_a_tree_knows_all_names_while_it_grows(make: Any) -> None:
+    """Its hash grows in small steps: at no moment is a name missing, or one there that isn't."""
+    tree = make()
+    names = [f"a{i % 7}.b{i}" for i in range(12_000)]
+    for i in range(0, len(names), 50):
+        tree.add_lines("".join(f"{n}\n" for n in names[i : i + 50]).encode(), i)
+        known = range(0, i + 50, 499)
+        assert [tree.get(names[k]) for k in known] == list(known)
+        assert tree.get(f"a0.c{i}") == -1
+    assert len(tree) == len(names)

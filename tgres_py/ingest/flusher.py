@@ -38,7 +38,7 @@ from tgres_py.storage.port import ChunkRows, Store
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-CREATE_BATCH = 20_000
+CREATE_BATCH = 8_192  # some 10 ms of the loop
 LATE_BATCH = 200_000
 LATE_DELAY_S = 1.0  # late points gather this long
 BACKOFF_S = (0.25, 10.0)

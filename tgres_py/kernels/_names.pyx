@@ -10,6 +10,9 @@ written once, in Python.
 
 Memory never moves: names lie in blocks of 1 MiB, keys in blocks of 65,536, so that readers of
 known keys need no lock while a parse (which releases the GIL) adds others.
+
+The hash grows in small steps: a larger table takes new keys at once and some old ones with each of them, and until it has
+all, what isn't found there is looked for in the old one. All at once would stop the server for a second at a million names.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -30,6 +33,7 @@ cdef enum:
     BLOCKS_MAX = 1 << 14
     ARENA = 1 << 20
     ARENAS_MAX = 1 << 16
+    TAKE_OVER = 16        # slots of an old table that each new key brings into the new one
 
 cdef int32_t ODD = -2
 cdef int32_t REFUSED = -3
@@ -231,8 +235,10 @@ cdef class NameTable:
     cdef int32_t** key_of_id        # blocks of BLOCK
     cdef Py_ssize_t key_n, arena_n, arena_used
     cdef readonly Py_ssize_t size   # ids given
-    cdef uint64_t* slots            # high 32 bits of the hash, then key + 1
-    cdef uint64_t mask
+    cdef uint64_t* slots            # high 32 bits of the hash, then key + 1; about in order of the hashes
+    cdef uint64_t slot_n
+    cdef uint64_t* old              # the table before, while it is being taken over; NULL otherwise
+    cdef uint64_t old_n, old_at     # slots below old_at are in the new one
     cdef uint64_t seed
     cdef int32_t last
     cdef readonly Py_ssize_t bytes_used
@@ -241,8 +247,8 @@ cdef class NameTable:
         self.keys = <Key**>calloc(BLOCKS_MAX, sizeof(Key*))
         self.key_of_id = <int32_t**>calloc(BLOCKS_MAX, sizeof(int32_t*))
         self.arenas = <char**>calloc(ARENAS_MAX, sizeof(char*))
-        self.mask = (1 << 12) - 1
-        self.slots = <uint64_t*>calloc(self.mask + 1, sizeof(uint64_t))
+        self.slot_n = 1 << 12
+        self.slots = <uint64_t*>calloc(self.slot_n, sizeof(uint64_t))
         self.seed = int.from_bytes(os.urandom(8), "little")
         self.arena_used = ARENA
         self.last = -1
@@ -262,32 +268,64 @@ cdef class NameTable:
         free(self.key_of_id)
         free(self.arenas)
         free(self.slots)
+        free(self.old)
 
     def __len__(self):
         return self.size
 
     cdef int32_t find(self, const char* p, Py_ssize_t n, uint64_t h) noexcept nogil:
-        cdef uint64_t at = h & self.mask, slot
-        cdef uint32_t tag = <uint32_t>(h >> 32)
+        cdef int32_t k = self.find_in(self.slots, self.slot_n, p, n, h)
+        if k < 0 and self.old != NULL:
+            k = self.find_in(self.old, self.old_n, p, n, h)
+        return k
+
+    cdef inline int32_t find_in(
+        self, uint64_t* slots, uint64_t slot_n, const char* p, Py_ssize_t n, uint64_t h
+    ) noexcept nogil:
+        cdef uint64_t tag = h >> 32, at = tag * slot_n >> 32, slot
         cdef Key* key
         cdef int32_t k
         while True:
-            slot = self.slots[at]
+            slot = slots[at]
             if slot == 0:
                 return -1
-            if <uint32_t>(slot >> 32) == tag:
+            if slot >> 32 == tag:
                 k = <int32_t>(<uint32_t>slot - 1)
                 key = &self.keys[k >> BLOCK_BITS][k & (BLOCK - 1)]
                 if key.length == n and not key.dead and memcmp(key.text, p, n) == 0:
                     return k
-            at = (at + 1) & self.mask
+            at = at + 1 if at + 1 < slot_n else 0
 
-    cdef int put(self, uint64_t h, int32_t k) noexcept nogil:
-        cdef uint64_t at = h & self.mask
+    cdef inline void put(self, uint64_t slot) noexcept nogil:
+        cdef uint64_t at = (slot >> 32) * self.slot_n >> 32
         while self.slots[at]:
-            at = (at + 1) & self.mask
-        self.slots[at] = (h >> 32 << 32) | <uint64_t>(<uint32_t>(k + 1))
-        return 0
+            at = at + 1 if at + 1 < self.slot_n else 0
+        self.slots[at] = slot
+
+    cdef void take_over(self, uint64_t count) noexcept nogil:
+        """Puts the next ``count`` slots of the old table into the new one."""
+        cdef uint64_t end = min(self.old_n, self.old_at + count), i
+        for i in range(self.old_at, end):
+            if self.old[i]:
+                self.put(self.old[i])
+        self.old_at = end
+        if end == self.old_n:
+            free(self.old)
+            self.bytes_used -= <Py_ssize_t>(self.old_n * sizeof(uint64_t))
+            self.old = NULL
+
+    cdef bint grow(self) noexcept nogil:
+        """Begins a table of twice the size; False when memory is out."""
+        cdef uint64_t* more
+        if self.old != NULL:
+            self.take_over(self.old_n)
+        more = <uint64_t*>calloc(self.slot_n * 2, sizeof(uint64_t))
+        if more == NULL:
+            return False
+        self.old, self.old_n, self.old_at = self.slots, self.slot_n, 0
+        self.slots, self.slot_n = more, self.slot_n * 2
+        self.bytes_used += <Py_ssize_t>(self.slot_n * sizeof(uint64_t))
+        return True
 
     cdef int32_t insert(
         self, const char* p, Py_ssize_t n, uint64_t h, int32_t id, uint8_t dead=0
@@ -295,8 +333,6 @@ cdef class NameTable:
         """A new key; id < 0 gives it a new id. -1 when memory is out."""
         cdef int32_t k = <int32_t>self.key_n
         cdef Key* key
-        cdef uint64_t* old
-        cdef uint64_t old_mask, i
         cdef char* text
         if k >> BLOCK_BITS >= BLOCKS_MAX or n > 65535:
             return -1
@@ -332,22 +368,13 @@ cdef class NameTable:
         key.next = -1
         key.dead = dead
         self.key_n += 1
-        if <uint64_t>self.key_n * 2 > self.mask:
-            old, old_mask = self.slots, self.mask
-            self.slots = <uint64_t*>calloc((old_mask + 1) * 2, sizeof(uint64_t))
-            if self.slots == NULL:
-                self.slots = old
-                self.key_n -= 1
-                return -1
-            self.mask = old_mask * 2 + 1
-            self.bytes_used += <Py_ssize_t>(old_mask + 1) * 8
-            for i in range(<uint64_t>k):
-                key = &self.keys[i >> BLOCK_BITS][i & (BLOCK - 1)]
-                if not key.dead:
-                    self.put(hash_bytes(key.text, key.length, self.seed), <int32_t>i)
-            free(old)
+        if <uint64_t>self.key_n * 2 > self.slot_n and not self.grow():
+            self.key_n -= 1
+            return -1
+        if self.old != NULL:
+            self.take_over(TAKE_OVER)
         if not dead:
-            self.put(h, k)
+            self.put((h >> 32 << 32) | <uint64_t>(<uint32_t>(k + 1)))
         return k
 
     def add(self, name):

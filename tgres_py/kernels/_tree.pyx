@@ -35,7 +35,8 @@ cdef enum:
     ARENA = 1 << 20
     ARENAS_MAX = 1 << 12
     TEXT_BYTES_MAX = 65_535
-    BREATH = 1 << 12        # names or nodes, about 1 ms
+    BREATH = 1 << 10        # names or nodes, about 1 ms
+    TAKE_OVER = 16          # slots of an old hash that each new node brings into the new one
     FILTER_NAMES = 1 << 16  # names that are Python strings at one time
     ROOT = 0
     TAGGED = 1
@@ -137,6 +138,8 @@ cdef class NameTree:
     cdef char** arenas
     cdef uint64_t* slots    # hash (32 bits), then node + 1; 0: free; about in order of the hashes
     cdef uint64_t slot_n, seed
+    cdef uint64_t* old      # the hash before, while it is being taken over; NULL otherwise
+    cdef uint64_t old_n, old_at     # slots below old_at are in the new one
     cdef Py_ssize_t node_n, arena_n, arena_used, count
 
     def __cinit__(self):
@@ -162,6 +165,7 @@ cdef class NameTree:
         free(self.blocks)
         free(self.arenas)
         free(self.slots)
+        free(self.old)
 
     def __len__(self):
         return self.count
@@ -173,7 +177,7 @@ cdef class NameTree:
         return (
             blocks * <Py_ssize_t>(BLOCK * sizeof(Node))
             + self.arena_n * ARENA
-            + <Py_ssize_t>(self.slot_n * sizeof(uint64_t))
+            + <Py_ssize_t>((self.slot_n + (self.old_n if self.old != NULL else 0)) * sizeof(uint64_t))
         )
 
     # -- nodes -------------------------------------------------------------------------------
@@ -197,12 +201,20 @@ cdef class NameTree:
 
     cdef int32_t child(self, int32_t parent, const char* p, Py_ssize_t n, uint32_t h) noexcept nogil:
         """The child of that text, dead ones included, or NONE."""
-        cdef uint64_t at = h * self.slot_n >> 32, slot
+        cdef int32_t k = self.child_in(self.slots, self.slot_n, parent, p, n, h)
+        if k == NONE and self.old != NULL:
+            k = self.child_in(self.old, self.old_n, parent, p, n, h)
+        return k
+
+    cdef inline int32_t child_in(
+        self, uint64_t* slots, uint64_t slot_n, int32_t parent, const char* p, Py_ssize_t n, uint32_t h
+    ) noexcept nogil:
+        cdef uint64_t at = h * slot_n >> 32, slot
         cdef int32_t k
         cdef uint16_t length
         cdef const char* text
         while True:
-            slot = self.slots[at]
+            slot = slots[at]
             if slot == 0:
                 return NONE
             if <uint32_t>(slot >> 32) == h:
@@ -211,7 +223,7 @@ cdef class NameTree:
                     text = self.text(k, &length)
                     if length == n and memcmp(text, p, n) == 0:
                         return k
-            at = at + 1 if at + 1 < self.slot_n else 0
+            at = at + 1 if at + 1 < slot_n else 0
 
     cdef int32_t insert(self, int32_t parent, const char* p, Py_ssize_t n, uint32_t h) noexcept nogil:
         """A new node, dead as yet; NONE when memory is out."""
@@ -233,6 +245,8 @@ cdef class NameTree:
         node.next = NONE
         self.arena_used += n + 2
         self.node_n += 1
+        if self.old != NULL:
+            self.take_over(TAKE_OVER)
         if parent != NONE:
             self.put(<uint64_t>h << 32 | <uint64_t>(k + 1))
             node.next = self.node(parent).first_child
@@ -257,19 +271,27 @@ cdef class NameTree:
         return <uint64_t>self.node_n * 4 < self.slot_n * 3 or self.grow()
 
     cdef bint grow(self) noexcept nogil:
-        """Makes the hash half as large again; False when memory is out."""
-        cdef uint64_t* old = self.slots
-        cdef uint64_t old_n = self.slot_n, i
-        cdef uint64_t* more = <uint64_t*>calloc(old_n + old_n // 2, sizeof(uint64_t))
+        """Begins a hash half as large again; False when memory is out."""
+        cdef uint64_t* more
+        if self.old != NULL:
+            self.take_over(self.old_n)
+        more = <uint64_t*>calloc(self.slot_n + self.slot_n // 2, sizeof(uint64_t))
         if more == NULL:
             return False
-        self.slots = more
-        self.slot_n = old_n + old_n // 2
-        for i in range(old_n):
-            if old[i]:
-                self.put(old[i])
-        free(old)
+        self.old, self.old_n, self.old_at = self.slots, self.slot_n, 0
+        self.slots, self.slot_n = more, self.slot_n + self.slot_n // 2
         return True
+
+    cdef void take_over(self, uint64_t count) noexcept nogil:
+        """Puts the next ``count`` slots of the hash before into the new one: all at once would hold others up."""
+        cdef uint64_t end = min(self.old_n, self.old_at + count), i
+        for i in range(self.old_at, end):
+            if self.old[i]:
+                self.put(self.old[i])
+        self.old_at = end
+        if end == self.old_n:
+            free(self.old)
+            self.old = NULL
 
     cdef inline void put(self, uint64_t slot) noexcept nogil:
         cdef uint64_t at = (slot >> 32) * self.slot_n >> 32
