@@ -26,6 +26,20 @@ SUM = BundleSpec((Archive(10, 360, 12),), Cf.SUM, 0.0, OnDuplicate.SUM)
 STEPS = {"begin": b"BEGIN", "upsert": b"INSERT INTO ts", "number": b"late_seq", "commit": b"COMMIT"}
 
 
+SERIES = 12  # so many that rows go in by COPY
+FLUSH_STEPS = {
+    "startup packet": b"application_name",
+    "staging table": b"CREATE TEMP TABLE",
+    "rows of series": b'COPY "rrd"',
+    "begin": b"BEGIN",
+    "copy": b"PGCOPY\n",
+    "end of copy": b"\xff\xffc\x00\x00\x00\x04",
+    "upsert": b"INSERT INTO ts",
+    "commit": b"COMMIT",
+    "last points": b"last_s",
+}
+
+
 @pytest.fixture
 async def proxy(database: str) -> AsyncIterator[Proxy]:
     async with Proxy(real_socket(database)) as proxy:
@@ -90,6 +104,45 @@ async def test_a_merge_that_meets_a_fault(rig: Rig, proxy: Proxy, step: str, fau
     await check(rig)
 
 
+@pytest.mark.parametrize("step", FLUSH_STEPS)
+async def test_a_flush_that_meets_a_fault(rig: Rig, proxy: Proxy, step: str) -> None:
+    """A whole chunk of many new series, from the connection's first packet to the commit; each fault in turn."""
+    chunk_s = 120
+    for number, fault in enumerate(Fault):
+        at_s = rig.now_s = NOW_S + number * chunk_s
+        names = [f"{fault.name}{i}" for i in range(SERIES)]
+        for slot in range(3):
+            rig.add((name, at_s + slot * 10, float(slot + 1)) for name in names)
+            rig.add((name, at_s + slot * 10, 0.5) for name in names)  # twice would show
+        proxy.cut_all()
+        await asyncio.sleep(0.05)
+        proxy.arm(fault, FLUSH_STEPS[step])
+        for _ in range(2):  # the first may meet connections that were cut
+            with contextlib.suppress(StoreUnavailable):
+                await rig.flusher.settle_until(at_s + chunk_s)
+            if proxy.hits > number:
+                break
+        assert proxy.hits == number + 1
+        assert rig.intake.ledger.balance == 0
+        await until_written(rig, at_s + chunk_s)
+        for _ in range(2):
+            values = await rig.read(names[-1], 0, at_s // 10, at_s // 10 + 3)
+            assert values.tolist() == [1.5, 2.5, 3.5]
+            await rig.flusher.flush_now()
+    assert (rig.intake.ledger.balance, rig.intake.ledger.held) == (0, 0)
+
+
+async def until_written(rig: Rig, time_s: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            await rig.flusher.settle_until(time_s)
+            return
+        except StoreUnavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER])
 async def test_a_kill_after_a_lost_commit(rig: Rig, proxy: Proxy, fault: Fault) -> None:
     """The next run asks the store which late points it has."""
@@ -134,6 +187,21 @@ async def test_an_outage_is_told_once_and_makes_no_storm(
     told = [r.message for r in caplog.records if "PostgreSQL" in r.message]
     assert len(told) == 2, told
     await check(rig)
+
+
+async def test_sessions_of_lost_connections_end(rig: Rig) -> None:
+    """Those of all pools; over TCP, where PostgreSQL would wait for hours."""
+    store = rig.store
+    assert isinstance(store, PostgresStore)
+    for pool in store.pools.values():
+        async with pool.use() as connection:
+            for name, value in (
+                ("idle_in_transaction_session_timeout", "1s"),
+                ("tcp_keepalives_idle", "30"),
+                ("tcp_keepalives_interval", "10"),
+                ("tcp_keepalives_count", "3"),
+            ):
+                assert await connection.fetchval(f"SHOW {name}") == value
 
 
 async def test_a_slow_line_only_takes_its_time(rig: Rig, proxy: Proxy) -> None:

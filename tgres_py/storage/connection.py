@@ -28,6 +28,13 @@ CLIENT_ERRORS = (
     asyncpg.InternalClientError,
 )
 
+# PostgreSQL ends a session whose client is gone without a word after a minute, not after two hours.
+KEEPALIVE = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
 Setup = Callable[[asyncpg.Connection], Awaitable[object]]
 
 # SQLSTATE classes and codes of states that pass: connection, resources (disk full, too many
@@ -45,6 +52,13 @@ class Connector:
         self.masked_dsn = masked(dsn)
         self._connect_timeout_s = connect_timeout_s
         self._command_timeout_s = command_timeout_s
+        self._server_settings = {
+            "application_name": "tgres",
+            "jit": "off",  # compiling costs more than any of our statements takes
+            # a connection that the network lost would keep its locks from the next one for hours
+            "idle_in_transaction_session_timeout": str(max(1, int(command_timeout_s * 1000))),
+            **KEEPALIVE,
+        }
 
     async def connect(self) -> asyncpg.Connection:
         """A new connection. StoreUnavailable; ConfigError for a DSN that is none or an old server."""
@@ -53,8 +67,7 @@ class Connector:
                 self._dsn,
                 timeout=self._connect_timeout_s,
                 command_timeout=self._command_timeout_s,
-                # compiling costs more than any of our statements takes
-                server_settings={"application_name": "tgres", "jit": "off"},
+                server_settings=self._server_settings,
             )
         except ValueError as error:  # ClientConfigurationError is one too
             # asyncpg's text can quote the DSN, password and all

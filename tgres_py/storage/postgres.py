@@ -69,7 +69,7 @@ class PostgresStore(SeriesNames, RetentionJobs):
     ) -> None:
         self._connector = Connector(dsn, connect_timeout_s, command_timeout_s)
         self._pool = Pool(self._connector, pool_size)
-        self._writer = Pool(self._connector, 1, setup=self._set_up_writer)
+        self._writer = Pool(self._connector, 1, setup=_make_stage)
         self._command_timeout_s = command_timeout_s
         self._close_timeout_s = connect_timeout_s
 
@@ -96,14 +96,6 @@ class PostgresStore(SeriesNames, RetentionJobs):
     async def close(self) -> None:
         await self._pool.close(self._close_timeout_s)
         await self._writer.close(self._close_timeout_s)
-
-    async def _set_up_writer(self, connection: asyncpg.Connection) -> None:
-        # a connection that the network lost would keep its locks from the next one for hours
-        idle_ms = max(1, int(self._command_timeout_s * 1000))
-        await connection.execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', $1, false)", str(idle_ms)
-        )
-        await _make_stage(connection)
 
     async def ping(self) -> None:
         try:
