@@ -15,6 +15,7 @@ import asyncpg
 from tgres_py.errors import ConfigError
 
 ADVISORY_LOCK = 0x7467726573  # "tgres"
+STEP_TIMEOUT_S = 3_600.0  # an ALTER of a large table, or somebody else's, may take much longer than a statement
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
 
@@ -44,17 +45,20 @@ async def migrate(connection: asyncpg.Connection, steps: list[Migration] | None 
     known = migrations() if steps is None else steps
     while True:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK)
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK, timeout=STEP_TIMEOUT_S
+            )
             version = await _version(connection)
             _refuse_newer(version, known[-1].version)
             step = next((step for step in known if step.version > version), None)
             if step is None:
                 return version
-            await connection.execute(step.sql)
+            await connection.execute(step.sql, timeout=STEP_TIMEOUT_S)
             await connection.execute(
                 "INSERT INTO schema_version (version, name) VALUES ($1, $2)",
                 step.version,
                 step.name,
+                timeout=STEP_TIMEOUT_S,
             )
 
 
