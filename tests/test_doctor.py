@@ -162,6 +162,7 @@ def test_every_reason_of_a_refusal_has_its_mend() -> None:
         ({"journal_failed": "disk full"}, "journal"),
         ({"native": False}, "kernels"),
         ({"refused_connections": 3}, "connections"),
+        ({"open_files": (1_024, 7_128)}, "open_files"),
         ({"refused_queries": {"query_series_max": 2}}, "query_limit"),
         ({"sockets": {"carbon_udp": (425_984, 32 << 20)}}, "udp_buffer"),
         ({"statsd": (10, 60)}, "statsd_step"),
@@ -172,7 +173,12 @@ def test_states(change: dict[str, Any], check: str) -> None:
 
 
 def test_a_good_state() -> None:
-    state = State(sockets={"carbon_udp": (64 << 20, 32 << 20)}, statsd=(10, 10), refused_queries={})
+    state = State(
+        sockets={"carbon_udp": (64 << 20, 32 << 20)},
+        statsd=(10, 10),
+        refused_queries={},
+        open_files=(7_128, 7_128),
+    )
     assert checks(state_findings(state)) == []
 
 

@@ -22,7 +22,7 @@ from tgres_py.tls import FAREWELL_S, HANDSHAKE_S
 
 log = logging.getLogger("tgres.tcp")
 
-AT_ONCE = 128  # connections between two turns of the loop
+AT_ONCE = 16  # connections between two turns of the loop; they are open files before anybody can refuse them
 AGAIN_S = 1.0  # after the system refused one
 HANDSHAKES_MAX = (
     512  # that go on; of more the oldest ends, which is the one that nobody means to finish
@@ -51,6 +51,7 @@ class Acceptor:
         self._allowed = allowed
         self._tls = tls
         self._sockets: list[socket.socket] = []
+        self._failing = False  # the system refuses connections
         self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
         self._uncut: dict[asyncio.Task[None], socket.socket] = {}  # theirs, in order of coming
 
@@ -95,10 +96,15 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no file descriptors, no memory: not better at once
-                log.error("%s can't accept connections: %s", self.name, error.strerror)
+                if not self._failing:
+                    log.error("%s can't accept connections: %s", self.name, error.strerror)
+                self._failing = True
                 loop.remove_reader(sock)
                 loop.call_later(AGAIN_S, self._listen_on, loop, sock)
                 return
+            if self._failing:
+                log.warning("%s accepts connections again", self.name)
+                self._failing = False
             if host_of(peer) not in self._allowed:
                 self.forbidden += 1
                 connection.close()

@@ -57,6 +57,7 @@ from tgres_py.model.networks import Networks
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
+from tgres_py.places import OWN_FILES, Places, places, raise_open_files
 from tgres_py.query.source import FindNode
 from tgres_py.statsd.steps import StepCheck
 from tgres_py.storage.embedded import EmbeddedPostgres
@@ -298,6 +299,7 @@ class Server:
         self.http: HttpListener | None = None
         self.cluster: Cluster | None = None
         self.tcp_totals: tcp.Totals = tcp.Totals()
+        self.places: Places
         self.tls: Tls | None = None
         self.allowed: dict[str, Networks] = {
             name: Networks(texts) for name, texts in _allow_lists(settings).items()
@@ -316,6 +318,7 @@ class Server:
         """Returns when all listeners are open; ConfigError when one of them can't be."""
         settings = self.settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._find_places()
         self.journal = Journal(settings.data_dir / "journal", settings.journal_sync_s)
         self.journal.start()
         try:
@@ -434,9 +437,25 @@ class Server:
         wanted = self.tls is not None and listener in self.settings.tls_listeners
         return self.tls.context if self.tls is not None and wanted else None
 
+    def _find_places(self) -> None:
+        settings = self.settings
+        asked = Places(
+            settings.connections_max, settings.http_connections_max, raise_open_files()
+        )
+        self.places = places(asked)
+        if asked.missing:
+            log.warning(
+                "%d files may be open, connections_max and http_connections_max need %d: %d connections of senders and "
+                "%d of HTTP are accepted; raise the limit (LimitNOFILE, ulimit -Hn) or lower the settings",
+                asked.files,
+                asked.tcp + asked.http + OWN_FILES,
+                self.places.tcp,
+                self.places.http,
+            )
+
     def _tcp_limits(self, listener: str) -> tcp.TcpLimits:
         return tcp.TcpLimits(
-            connections_max=self.settings.connections_max,
+            connections_max=self.places.tcp,
             allowed=self.allowed[listener],
             tls=self._tls_of(listener),
         )
@@ -449,7 +468,7 @@ class Server:
     def _gate_limits(self) -> GateLimits:
         settings = self.settings
         return GateLimits(
-            settings.http_connections_max,
+            self.places.http,
             settings.http_read_timeout_s,
             settings.http_idle_s,
             self.allowed["http"],

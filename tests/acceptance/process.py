@@ -62,14 +62,19 @@ class ServerProcess:
 
     # -- life --------------------------------------------------------------------------------
 
-    def launch(self) -> None:
-        """Starts the process; returns when its ports are open, the store may still be away."""
+    def launch(self, *, open_files: int = 0) -> None:
+        """Starts the process; returns when its ports are open, the store may still be away.
+
+        ``open_files``: how many it may have, soft and hard limit; 0 = as many as we.
+        """
         self.starts += 1
         self._log = self.folder / f"log{self.starts}"
         listen = [f"--{name}=127.0.0.1:0" for name in ("http", "carbon", "pickle")]
         listen += ["--statsd=off", "--statsd-mgmt=off"]  # unless the options say otherwise
         files = ["--data-dir", str(self.data), "--schemas", str(self.folder / "schemas.conf")]
         command = [sys.executable, "-m", "tgres_py.cli.main", "serve", *files, *listen]
+        if open_files:
+            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *self.options],

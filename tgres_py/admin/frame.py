@@ -42,6 +42,7 @@ from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import RingStore
 from tgres_py.memory import Shares
 from tgres_py.model.duration import parse_duration
+from tgres_py.places import Places
 from tgres_py.query.source import Source
 from tgres_py.storage.postgres import PostgresStore
 
@@ -106,6 +107,7 @@ class Live(Protocol):
     ring: RingStore
     listeners: Any  # by name
     tcp_totals: Any  # receivers.tcp.Totals
+    places: Places
     statsd: Any  # receivers.statsd.StatsdReceiver, or None
     retention: RetentionWorker
     settings: Any

@@ -37,7 +37,7 @@ def limits(server: Live) -> Iterator[Limit]:
     yield Limit("index", index_bytes(server.registry), server.shares.index, "bytes")
     yield Limit("late_points_max", intake.late_points, most.late_points_max, "points")
     yield Limit("journal_bytes_max", server.journal.total_bytes, most.journal_bytes_max, "bytes")
-    yield Limit("connections_max", server.tcp_totals.connections, settings.connections_max)
+    yield Limit("connections_max", server.tcp_totals.connections, server.places.tcp)
     if server.statsd is not None:
         aggregator = server.statsd.aggregator
         yield Limit("statsd.keysMax", aggregator.keys, aggregator.settings.keysMax)

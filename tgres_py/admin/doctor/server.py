@@ -13,6 +13,7 @@ from tgres_py.admin.limits import Limit
 from tgres_py.ingest.ledger import RejectSample
 from tgres_py.kernels import NATIVE
 from tgres_py.model.points import Reason
+from tgres_py.places import OWN_FILES
 
 NEARLY, NEARLY_FULL = 0.8, 0.95
 SAMPLE_CHARS_MAX = 80
@@ -129,6 +130,7 @@ class State:
     journal_failed: str | None = None
     native: bool = True
     refused_connections: int = 0
+    open_files: tuple[int, int] | None = None  # that may be, that all connections need
     refused_queries: Mapping[str, int] | None = None
     sockets: Mapping[str, tuple[int, int]] | None = None
     statsd: tuple[int, int] | None = None  # flush interval, step that its series get, seconds
@@ -149,10 +151,17 @@ def state_of(live: Live) -> State:
         journal_failed=_journal_trouble(live),
         native=NATIVE,
         refused_connections=refused,
+        open_files=_open_files(live),
         refused_queries=Counter(meters.refused) if meters is not None else None,
         sockets=sockets,
         statsd=_statsd_steps(live),
     )
+
+
+def _open_files(live: Live) -> tuple[int, int]:
+    settings = live.settings
+    needed = settings.connections_max + settings.http_connections_max + OWN_FILES
+    return live.places.files, needed
 
 
 def _journal_trouble(live: Live) -> str | None:
@@ -226,6 +235,15 @@ def _receiver_findings(state: State) -> Iterator[Finding]:
             f"{state.refused_connections:,} connections were closed at once since the start",
             MENDS["connections_max"],
             count=state.refused_connections,
+        )
+    if state.open_files is not None and state.open_files[0] < state.open_files[1]:
+        may, needed = state.open_files
+        yield Finding(
+            Severity.WARNING,
+            "open_files",
+            f"{may:,} files may be open, connections_max and http_connections_max need {needed:,}: fewer connections "
+            "are accepted",
+            "raise the limit (LimitNOFILE, ulimit -Hn) and restart the server, or lower the settings",
         )
     for name, (has, asked) in (state.sockets or {}).items():
         if has < asked:
