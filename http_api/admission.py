@@ -7,16 +7,19 @@ dashboards costs a line each, not the memory of a plan each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from tgres_py.errors import Overloaded
 
 
 class Admission:
-    """Turns for queries, in order of arrival."""
+    """Turns for queries, in order of arrival. ``is_short``: whether there is no memory for further ones."""
 
-    def __init__(self, concurrent_max: int, queue_max: int) -> None:
+    def __init__(
+        self, concurrent_max: int, queue_max: int, is_short: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._is_short = is_short
         self._turns = asyncio.Semaphore(concurrent_max)
         self._queue_max = queue_max
         self.waiting = 0
@@ -28,7 +31,9 @@ class Admission:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Runs the block when it is its turn. Overloaded: too many wait already."""
+        """Runs the block when it is its turn. Overloaded: too many wait already, or memory is short."""
+        if self._is_short():
+            raise Overloaded("the server's memory is nearly full (memory_max)", "memory_max")
         if self._turns.locked():
             if self.waiting >= self._queue_max:
                 raise Overloaded(

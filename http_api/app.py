@@ -87,9 +87,11 @@ def make_app(
     access: Callable[[], Access] = Access,
     tokens: TokenCheck | None = None,
     workers: Workers | None = None,
+    is_short: Callable[[], bool] = lambda: False,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and processes and its connections to
-    other nodes, and ends them with itself. ``access`` is asked at each request.
+    other nodes, and ends them with itself. ``access`` is asked at each request; ``is_short``: whether there is no memory
+    for further queries.
     """
     settings = settings or DefaultHttpSettings()
     meters = meters or Meters()
@@ -112,7 +114,7 @@ def make_app(
     functions = Functions()
     queue_max = settings.query_queue_max
     lanes = Lanes(
-        light=Admission(settings.query_concurrent_max, queue_max),
+        light=Admission(settings.query_concurrent_max, queue_max, is_short),
         heavy=Admission(worker_count(settings.render_workers), queue_max),
         pictures=Admission(1, queue_max),
     )

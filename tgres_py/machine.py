@@ -61,6 +61,16 @@ def resident_bytes() -> int:
         return 0
 
 
+def private_bytes(pid: int) -> int:
+    """Resident memory that a process shares with no other; 0 where /proc doesn't tell, or it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as f:
+            _, resident, shared, *_ = f.read().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
 def calm_allocator() -> None:
     """Large blocks are given back to the system as soon as they are free, and few threads have a heap of their own.
 

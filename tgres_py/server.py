@@ -29,6 +29,7 @@ from http_api.guard import Access
 from http_api.listen import HttpListener
 from http_api.meters import Meters
 from http_api.tokens import TokenCheck
+from http_api.workers.pool import Workers
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py import clock, config_sources, metrics
@@ -47,7 +48,7 @@ from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import Budget, RingStore
-from tgres_py.machine import calm_allocator
+from tgres_py.machine import calm_allocator, private_bytes
 from tgres_py.memory import MIB, Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
@@ -287,6 +288,7 @@ class Server:
         self.intake: Intake
         self.flusher: Flusher
         self.memory: MemoryWatch
+        self.workers: Workers = Workers()  # processes that make heavy answers
         self.follower: Follower
         self.retention: RetentionWorker
         self.live_lock: LiveLock | None = None
@@ -373,7 +375,12 @@ class Server:
             parts.index // MIB,
             parts.queries // MIB,
         )
-        self.memory = MemoryWatch(self.intake, self.shares, settings.late_grace_s + YOUNG_S)
+        self.memory = MemoryWatch(
+            self.intake,
+            parts,
+            settings.late_grace_s + YOUNG_S,
+            lambda: sum(map(private_bytes, self.workers.processes)),
+        )
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.retention = RetentionWorker(self.flusher, self.store, self.store)
         self.source = ServerSource(
@@ -425,6 +432,8 @@ class Server:
                 self.meters,
                 self._access,
                 self.tokens,
+                self.workers,
+                lambda: self.memory.tight,
             )
             self.http = HttpListener(app, self._gate_limits(), self._tls_of("http"))
             await self.http.start(*settings.http)
