@@ -82,7 +82,7 @@ def test_near_the_bound_there_are_no_new_series_until_it_is_well_below(
         "memory",
         "points of new series are refused",
         "memory",
-        "no new series is refused any more (memory); 4 points were",
+        "no new series was refused for 10 s (memory); 4 points were",
     ]
 
 
@@ -96,7 +96,7 @@ def test_what_the_budget_refuses_is_told_once_with_its_prefix(
     rig.look(0, 30)
     said = [r.getMessage() for r in caplog.records if r.name == pressure.__name__]
     assert len(said) == 2
-    assert "most under storm.x" in said[0] and "no new series is refused any more" in said[1]
+    assert "most under storm.x" in said[0] and "no new series was refused" in said[1]
 
 
 def test_the_index_s_share_ends_new_series_and_not_the_known_ones(rig: Rig) -> None:

@@ -52,11 +52,13 @@ class Refusing:
                 log.warning("points of new series are refused: %s%s", self.why, hint)
         elif self.on and now - self.since >= QUIET_S:
             self.on = False
-            log.info("no new series is refused any more (%s); %d points were", self.reason, count)
+            log.info("no new series was refused for %g s (%s); %d points were", QUIET_S, self.reason, count)
 
 
 class MemoryWatch:
-    """Belongs to the event loop's thread. ``resident``: bytes at the last look; ``tight``: whether memory is short."""
+    """Belongs to the event loop's thread. ``resident``: bytes at the last look, ``children`` of them those
+    of the server's other processes; ``tight``: whether memory is short.
+    """
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class MemoryWatch:
         """
         self.shares = shares
         self.tight = False
-        self.resident = 0
+        self.resident = self.children = 0
         self._intake = intake
         self._registry = intake.registry
         self._young_s = young_s
@@ -95,7 +97,8 @@ class MemoryWatch:
 
     def look(self) -> None:
         """Takes the memory's measure and sets how many series there may be."""
-        self.resident = resident_bytes() + self._children_bytes()
+        self.children = self._children_bytes()
+        self.resident = resident_bytes() + self.children
         self._set_tight()
         registry = self._registry
         registry.size_max = registry.table.size + (0 if self.tight else self.series_left())

@@ -76,12 +76,14 @@ GROUPS = (
             Declared(
                 "tgres_memory_bytes",
                 Kind.GAUGE,
-                "What the parts take: of the cache ring, late, journal; of the index names, ids, tree, tags, budget.",
+                "What the parts take: of the cache ring, late, journal; of the index names, ids, tree, tags, budget; "
+                "and the processes that make heavy answers: workers.",
                 lambda s: [
                     ((part,), size)
                     for part, size in {
                         **cache_parts(s.intake),
                         **index_parts(s.registry),
+                        "workers": s.memory.children,
                     }.items()
                 ],
                 ("part",),
