@@ -53,6 +53,7 @@ class ServerProcess:
     def __init__(self, folder: Path, *options: str, retentions: str = "1s:2h,10s:1d") -> None:
         self.folder = folder
         self.options = options
+        self.module = "tgres_py.cli.main"
         self.data = folder / "data"
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,7 +73,7 @@ class ServerProcess:
         listen = [f"--{name}=127.0.0.1:0" for name in ("http", "carbon", "pickle")]
         listen += ["--statsd=off", "--statsd-mgmt=off"]  # unless the options say otherwise
         files = ["--data-dir", str(self.data), "--schemas", str(self.folder / "schemas.conf")]
-        command = [sys.executable, "-m", "tgres_py.cli.main", "serve", *files, *listen]
+        command = [sys.executable, "-m", self.module, "serve", *files, *listen]
         if open_files:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         with self._log.open("wb") as log:
