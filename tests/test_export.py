@@ -19,7 +19,7 @@ from tgres_py.migrate.files import list_files
 from tgres_py.migrate.load import Loader, Options
 from tgres_py.migrate.mixed import NONE
 from tgres_py.migrate.read import Stored, finest_points, read_series
-from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
+from tgres_py.migrate.text_import import Refused, prefixed_names, read_carbon, read_csv
 from tgres_py.model.retention import Cf, make_bundle
 from tgres_py.storage.importing import ImportStore
 
@@ -118,7 +118,7 @@ def test_points_there_and_back(kind: str, window: tuple[int, int]) -> None:
                 else csv_rows(name, points, kind == "iso")
             )
         assert times == sorted(expected[name])
-    registry, refused = name_registry(rules(), 1_024), Refused()
+    registry, refused = prefixed_names(rules(), "", 1_024).registry, Refused()
     if kind == "carbon":
         blocks = list(read_carbon(io.BytesIO(text), registry, now_s, refused))
     else:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import whisper
+from click.testing import CliRunner
 
 from tests.test_import_whisper import METHODS, XFFS, stored_slots, whisper_slots
 from tgres_py import clock
+from tgres_py.cli.main import main
 from tgres_py.migrate.points import PointLoader, place_points
-from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
+from tgres_py.migrate.text_import import Refused, prefixed_names, read_carbon, read_csv
+from tgres_py.model.ident import NameRefused
 from tgres_py.model.points import PointBlock
 from tgres_py.model.retention import BundleSpec, Cf, make_bundle, pairs_of
 from tgres_py.model.rules import RuleSet
@@ -63,7 +67,7 @@ def points_of(blocks: list[PointBlock], registry) -> list[tuple[str, int, float]
 
 
 def test_csv_rows() -> None:
-    registry, refused = name_registry(rules(), 1_024), Refused()
+    registry, refused = prefixed_names(rules(), "", 1_024).registry, Refused()
     blocks = list(read_csv(io.StringIO(ROWS, newline=""), registry, refused))
     assert points_of(blocks, registry) == POINTS
     assert refused.counts == {"time": 3, "value": 1, "name": 2, "columns": 2}
@@ -71,7 +75,7 @@ def test_csv_rows() -> None:
 
 
 def test_a_first_row_with_a_time_is_no_header() -> None:
-    registry, refused = name_registry(rules(), 1_024), Refused()
+    registry, refused = prefixed_names(rules(), "", 1_024).registry, Refused()
     blocks = list(read_csv(io.StringIO("a,1700000000,1\n"), registry, refused))
     assert points_of(blocks, registry) == [("a", 1700000000, 1.0)]
 
@@ -79,7 +83,7 @@ def test_a_first_row_with_a_time_is_no_header() -> None:
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_carbon_lines(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tgres_py.migrate.text_import.READ_BYTES", size)
-    registry, refused = name_registry(rules(), 1_024), Refused()
+    registry, refused = prefixed_names(rules(), "", 1_024).registry, Refused()
     lines = b"a.b 1.5 1700000000\nnonsense\nc;y=2;x=1 2 -1\na.b nan 5\nlast 3 1700000001"
     blocks = list(read_carbon(io.BytesIO(lines), registry, 1_700_000_009, refused))
     assert points_of(blocks, registry) == [
@@ -115,7 +119,7 @@ async def store(database: str):  # type: ignore[no-untyped-def]
 
 
 async def load(store: ImportStore, spec: BundleSpec, text: str, now_s: int) -> PointLoader:
-    registry = name_registry(rules(), 1_024)
+    registry = prefixed_names(rules(), "", 1_024).registry
     loader = PointLoader(store, lambda names: [spec] * len(names), registry.names, now_s)
     for block in read_carbon(io.BytesIO(text.encode()), registry, now_s, Refused()):
         await loader.add(block)
@@ -154,3 +158,51 @@ async def test_known_slots_stay(store: ImportStore) -> None:
     await load(store, spec, f"a 2 {now_s}\na 3 {now_s - 10}\n", now_s)
     found = await stored_slots(store, 1, spec, 0)
     assert found == {now_s // 10 * 10: 1.0, now_s // 10 * 10 - 10: 3.0}
+
+
+def test_a_prefix_stands_before_all_names() -> None:
+    named, refused = prefixed_names(rules(), "old..site.", 24), Refused()
+    text = "a,1700000000,1\ndisk;z=1;b=2,1700000000,2\n" + "x" * 16 + ",1700000000,3\n"
+    blocks = list(read_csv(io.StringIO(text, newline=""), named.registry, refused))
+    assert points_of(blocks, named) == [
+        ("old.site.a", 1700000000, 1.0),
+        ("old.site.disk;b=2;z=1", 1700000000, 2.0),
+    ]
+    assert refused.counts == {"limit": 1}, "the name is too long with its prefix"
+    for prefix in ("a;b=c", "a b", "a" * 2_000):
+        with pytest.raises(NameRefused):
+            prefixed_names(rules(), prefix, 1_024)
+    assert prefixed_names(rules(), "..", 1_024).lead == ""
+
+
+def test_a_row_that_is_no_csv_costs_itself() -> None:
+    registry, refused = prefixed_names(rules(), "", 1_024).registry, Refused()
+    text = "a,1700000000,1\n" + "x" * 200_000 + ",1700000000,2\nb,1700000000,3\n"
+    blocks = list(read_csv(io.StringIO(text, newline=""), registry, refused))
+    assert points_of(blocks, registry) == [("a", 1700000000, 1.0), ("b", 1700000000, 3.0)]
+    assert refused.counts == {"csv": 1}
+
+
+@pytest.mark.parametrize("kind", ["csv", "carbon"])
+def test_a_dry_run_says_what_there_is_and_needs_no_store(tmp_path: Path, kind: str) -> None:
+    now_s = clock.now_s()
+    points = [("a", now_s), ("a", now_s - 50), ("b", now_s - 10 * 366 * 86_400), ("c", now_s + 999)]
+    rows = [f"{name},{t},1\n" if kind == "csv" else f"{name} 1 {t}\n" for name, t in points]
+    (tmp_path / "points").write_text("".join([*rows, "nonsense\n"]))
+    command = ["import", kind, str(tmp_path / "points"), "--dry-run", "--prefix", "old"]
+    store = ["--data-dir", str(tmp_path / "data")]
+    run = CliRunner().invoke(main, [*command, *store, "--json"])
+    assert run.exit_code == 4, run.output
+    found = json.loads(run.stdout)
+    refused = {"columns": 1} if kind == "csv" else {"malformed": 1}
+    assert found | {"seconds": 0} == {
+        "points": 4,
+        "series": 3,
+        "slots": 0,
+        "outside": 2,
+        "refused": refused,
+        "seconds": 0,
+    }
+    assert not (tmp_path / "data").exists()
+    run = CliRunner().invoke(main, [*command, *store])
+    assert run.output.startswith("4 points of 3 series to import\n2 points older")

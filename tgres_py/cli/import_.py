@@ -26,12 +26,19 @@ from tgres_py.machine import cpus
 from tgres_py.migrate.crew import Crew
 from tgres_py.migrate.files import Found, LeftOut, Listing, list_files
 from tgres_py.migrate.load import Options, Report
-from tgres_py.migrate.points import PointLoader, PointsReport
+from tgres_py.migrate.points import PointLoader, PointsReport, count_points
 from tgres_py.migrate.target import open_target, settled
-from tgres_py.migrate.text_import import Refused, name_registry, read_carbon, read_csv
+from tgres_py.migrate.text_import import (
+    Prefixed,
+    Refused,
+    prefixed_names,
+    read_carbon,
+    read_csv,
+)
 from tgres_py.migrate.times import parse_time
 from tgres_py.migrate.whisper_import import Outcome, Progress, dry_run, import_folder, verify_folder
 from tgres_py.model.points import PointBlock
+from tgres_py.model.rules import RuleSet
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,10 +73,16 @@ def rule_options(function: F) -> F:
     return rule_files(setting_option("retention")(function))
 
 
+prefix_option = click.option("--prefix", default="", help="Put PREFIX. before all names.")
+dry_run_option = click.option(
+    "--dry-run", "only_look", is_flag=True, help="Only say what would be imported."
+)
+
+
 @import_.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @store_options
-@click.option("--prefix", default="", help="Put PREFIX. before all names.")
+@prefix_option
 @click.option("--since", help="Leave out slots older than this: 30d, 2026-01-31, an epoch …")
 @click.option(
     "--retention",
@@ -93,7 +106,7 @@ def rule_options(function: F) -> F:
     help="How many series --verify-against asks for.",
 )
 @url_option
-@click.option("--dry-run", "only_look", is_flag=True, help="Only say what would be imported.")
+@dry_run_option
 @json_option
 def whisper(
     folder: Path,
@@ -161,54 +174,57 @@ def whisper(
 @click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
 @store_options
 @rule_options
+@prefix_option
+@dry_run_option
 @json_option
-def csv_(file: str, config_file: str | None, as_json: bool, **options: Any) -> None:
+def csv_(file: str, **options: Any) -> None:
     """Bring in rows path,time,value of FILE (- is stdin); a header is left out.
 
     Times are epochs or ISO 8601, UTC without a zone. New series get archives by the rules; points older than the finest
     archive go to the one that reaches back to them; coarser archives are rolled up.
     """
     with click.open_file(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
-        _import_text(
-            lambda registry, _now_s, refused: read_csv(lines, registry, refused),
-            config_file,
-            options,
-            as_json,
-        )
+        _import_text(lambda of, _now_s, refused: read_csv(lines, of, refused), **options)
 
 
 @import_.command()
 @click.argument("file", type=click.Path(allow_dash=True, dir_okay=False, exists=True))
 @store_options
 @rule_options
+@prefix_option
+@dry_run_option
 @json_option
-def carbon(file: str, config_file: str | None, as_json: bool, **options: Any) -> None:
+def carbon(file: str, **options: Any) -> None:
     """Bring in carbon lines (path value timestamp) of FILE (- is stdin).
 
     They go to the store, not through a receiver: so they never replace what is known. Otherwise as `tgres import csv`.
     """
     with click.open_file(file, "rb") as data:
-        _import_text(
-            lambda registry, now_s, refused: read_carbon(data, registry, now_s, refused),
-            config_file,
-            options,
-            as_json,
-        )
+        _import_text(lambda of, now_s, refused: read_carbon(data, of, now_s, refused), **options)
 
 
 Reading = Callable[[Registry, int, Refused], Iterator[PointBlock]]
 
 
 def _import_text(
-    reading: Reading, config_file: str | None, options: dict[str, Any], as_json: bool
+    reading: Reading,
+    config_file: str | None,
+    prefix: str,
+    only_look: bool,
+    as_json: bool,
+    **setting_texts: Any,
 ) -> None:
-    settings = load(config_file, options)
+    settings = load(config_file, setting_texts)
+    rules = settings.rule_set()
     now_s = clock.now_s()
     refused = Refused()
-    registry = name_registry(settings.rule_set(), settings.name_bytes_max)
+    named = prefixed_names(rules, prefix, settings.name_bytes_max)
     begin = clock.monotonic()
-    blocks = reading(registry, now_s, refused)
-    report = asyncio.run(_import_points(settings, registry, blocks, now_s))
+    blocks = reading(named.registry, now_s, refused)
+    if only_look:
+        report = count_points(blocks, rules.match_many, named.names, now_s)
+    else:
+        report = asyncio.run(_import_points(settings, rules, named, blocks, now_s))
     data = report.as_data() | {
         "refused": dict(refused.counts),
         "seconds": round(clock.monotonic() - begin, 3),
@@ -216,7 +232,7 @@ def _import_text(
     if as_json:
         print_json(data)
     else:
-        click.echo(_points_text(data, refused))
+        click.echo(_points_text(data, refused, only_look))
     if not report.points and not refused.counts:
         raise NothingFound("no points")
     if refused.counts:
@@ -224,20 +240,19 @@ def _import_text(
 
 
 async def _import_points(
-    settings: Settings, registry: Registry, blocks: Iterator[PointBlock], now_s: int
+    settings: Settings, rules: RuleSet, named: Prefixed, blocks: Iterator[PointBlock], now_s: int
 ) -> PointsReport:
     async with open_target(settings) as (_, store), settled(store, now_s):
-        loader = PointLoader(store, registry.match_many, registry.names, now_s)
+        loader = PointLoader(store, rules.match_many, named.names, now_s)
         for block in blocks:
             await loader.add(block)
         await loader.flush()
         return loader.report
 
 
-def _points_text(data: dict[str, Any], refused: Refused) -> str:
-    lines = [
-        f"{data['points']:,} points of {data['series']:,} series in {duration(data['seconds'])}"
-    ]
+def _points_text(data: dict[str, Any], refused: Refused, only_looked: bool) -> str:
+    found = f"{data['points']:,} points of {data['series']:,} series"
+    lines = [f"{found} {'to import' if only_looked else 'in ' + duration(data['seconds'])}"]
     if data["outside"]:
         lines.append(
             f"{data['outside']:,} points older than the retention or from the future, left out"

@@ -7,7 +7,7 @@ are rolled up from what the store knew and the points together. Known slots of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from tgres_py.migrate.chunks import Collector, points_by_series
 from tgres_py.migrate.mixed import NONE, Points, all_slots
 from tgres_py.model.consolidation import rollup
 from tgres_py.model.points import PointBlock
-from tgres_py.model.retention import BundleSpec, Cf
+from tgres_py.model.retention import Archive, BundleSpec, Cf
 from tgres_py.storage.importing import ImportStore
 
 POINTS_TOGETHER = 10_000_000  # 20 bytes each
@@ -25,6 +25,7 @@ SERIES_TOGETHER = 2_000
 SLOTS_TOGETHER = 4_000_000  # read back at once
 
 MatchMany = Callable[[Sequence[str]], Sequence[BundleSpec]]
+NamesOf = Callable[[NDArray[np.int32]], list[str]]
 
 
 @dataclass(slots=True)
@@ -55,12 +56,16 @@ def place_points(
     newest = times <= now_s
     left = newest.copy()
     for number, archive in enumerate(spec.archives):
-        oldest_s = (now_s // archive.step_s - archive.size + 1) * archive.step_s
-        mine = left & (times >= oldest_s)
+        mine = left & (times >= _oldest_s(archive, now_s))
         left &= ~mine
         cf = Cf.LAST if number == 0 else spec.cf
         out.append(_consolidated(times[mine] // archive.step_s, values[mine], cf))
     return out, int(left.sum()) + int((~newest).sum())
+
+
+def _oldest_s(archive: Archive, now_s: int) -> int:
+    """Where the oldest slot that the archive keeps begins."""
+    return (now_s // archive.step_s - archive.size + 1) * archive.step_s
 
 
 def _consolidated(slots: NDArray[np.int64], values: NDArray[np.float64], cf: Cf) -> Points:
@@ -83,6 +88,24 @@ def _consolidated(slots: NDArray[np.int64], values: NDArray[np.float64], cf: Cf)
     return found, rollup(block.reshape(-1, 1), widest, cf, 0.0)[:, 0]
 
 
+def count_points(
+    blocks: Iterable[PointBlock], match_many: MatchMany, names: NamesOf, now_s: int
+) -> PointsReport:
+    """What the blocks hold, without any store: series have the archives of ``match_many``. ``slots`` stays 0."""
+    report = PointsReport()
+    oldest_s: dict[int, int] = {}  # by id
+    for block in blocks:
+        fresh = np.array([i for i in np.unique(block.ids).tolist() if i not in oldest_s], np.int32)
+        named = names(fresh)
+        report.series.update(named)
+        for id_, spec in zip(fresh.tolist(), match_many(named) if named else [], strict=True):
+            oldest_s[id_] = min(_oldest_s(archive, now_s) for archive in spec.archives)
+        oldest = np.array([oldest_s[id_] for id_ in block.ids.tolist()], np.int64)
+        report.points += len(block)
+        report.outside += int(((block.times < oldest) | (block.times > now_s)).sum())
+    return report
+
+
 class PointLoader:
     """Gathers points and writes them, about ten million at a time.
 
@@ -93,7 +116,7 @@ class PointLoader:
         self,
         store: ImportStore,
         match_many: MatchMany,
-        names: Callable[[NDArray[np.int32]], list[str]],
+        names: NamesOf,
         now_s: int,
     ) -> None:
         """``match_many``: archives of new series by name; ``names``: of the ids in blocks."""

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from receivers import carbon_line
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
 from tgres_py.migrate.times import iso_s
+from tgres_py.model.ident import NameRefused, canonical
 from tgres_py.model.points import Parsed, PointBlock, Reason
 from tgres_py.model.rules import RuleSet
 
@@ -43,9 +45,27 @@ class Refused:
             self.samples.append((reason, text[:200]))
 
 
-def name_registry(rules: RuleSet, name_bytes_max: int) -> Registry:
-    """Names to ids, as a receiver has it; it never opens, so nothing goes to its ring."""
-    return Registry(rules.match_many, RingStore(), name_bytes_max=name_bytes_max)
+@dataclass(frozen=True, slots=True)
+class Prefixed:
+    """The names of a registry behind a prefix: ``lead`` is empty or ends in a dot."""
+
+    registry: Registry
+    lead: str
+
+    def names(self, ids: NDArray[np.int32]) -> list[str]:
+        """The series' names by the ids of blocks."""
+        return [self.lead + name for name in self.registry.names(ids)]
+
+
+def prefixed_names(rules: RuleSet, prefix: str, name_bytes_max: int) -> Prefixed:
+    """Names to ids, as a receiver has it; it never opens, so nothing goes to its ring. NameRefused: a prefix that no
+    series can have.
+    """
+    lead = f"{canonical(prefix, name_bytes_max)}." if prefix.strip(".") else ""
+    if ";" in lead:
+        raise NameRefused(f"--prefix {prefix!a}: tags stand at the end of a name, not before it")
+    left = max(1, name_bytes_max - len(lead.encode()))
+    return Prefixed(Registry(rules.match_many, RingStore(), name_bytes_max=left), lead)
 
 
 def read_carbon(
@@ -75,7 +95,7 @@ def read_csv(lines: Iterable[str], registry: Registry, refused: Refused) -> Iter
     names: list[str] = []
     times: list[int] = []
     values: list[float] = []
-    for number, row in enumerate(csv.reader(lines)):
+    for number, row in enumerate(_rows(lines, refused)):
         if not row:
             continue
         point = _point(row)
@@ -92,6 +112,19 @@ def read_csv(lines: Iterable[str], registry: Registry, refused: Refused) -> Iter
             yield _block(names, times, values, registry, refused)
             names, times, values = [], [], []
     yield _block(names, times, values, registry, refused)
+
+
+def _rows(lines: Iterable[str], refused: Refused) -> Iterator[list[str]]:
+    """The rows that can be read; an empty one stands for one that can't."""
+    reader = csv.reader(lines)
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a field of more than 131,072 characters, mostly
+            refused.add("csv", str(error))
+            yield []
 
 
 def _point(row: list[str]) -> tuple[int, float] | str:
