@@ -8,13 +8,14 @@ the verb when none does. A command and its options are made from the verb's decl
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import types
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -42,8 +43,6 @@ COMPLETIONS: dict[str, complete.Complete] = {
     "tag": complete.tags,
 }
 READ_TIMEOUT_S = 60.0  # the server sends something at least every 10 s
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 token_option = click.option(
     "--token",
@@ -73,11 +72,24 @@ class Target:
         return load(self.config_file, options)
 
 
-def target_options(function: F) -> F:
-    """Adds --url, --token, --dsn, --data-dir and --config."""
+def target_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds --url, --token, --dsn, --data-dir and --config: the function gets them as its argument ``target``."""
+
+    @functools.wraps(function)
+    def with_target(
+        url: str,
+        token: str | None,
+        dsn: str | None,
+        data_dir: str | None,
+        config_file: str | None,
+        **others: Any,
+    ) -> None:
+        function(target=Target(url, token, dsn, data_dir, config_file), **others)
+
+    command: Callable[..., None] = with_target
     for option in (config_option, data_dir_option, dsn_option, token_option, url_option):
-        function = option(function)
-    return function
+        command = option(command)
+    return command
 
 
 def run_verb(target: Target, name: str, given: dict[str, Any]) -> Iterator[Row]:
@@ -186,16 +198,7 @@ def admin_command(
     """
     verb = find_verb(verb_name)
 
-    def run(
-        url: str,
-        token: str | None,
-        dsn: str | None,
-        data_dir: str | None,
-        config_file: str | None,
-        as_json: bool,
-        **given: Any,
-    ) -> None:
-        target = Target(url, token, dsn, data_dir, config_file)
+    def run(target: Target, as_json: bool, **given: Any) -> None:
         chosen = {name: _plain(v) for name, v in given.items() if v is not None and v != ()}
         rows = run_verb(target, verb_name, chosen)
         # what has no end is ended by Ctrl-C: no failure

@@ -50,5 +50,12 @@ def exit_with(error: TgresError) -> OneLineError:
     return Unreachable(str(error)) if unreachable else OneLineError(str(error))
 
 
+def printable(text: str) -> str:
+    """On one line, and without what a terminal would obey: such characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def print_json(data: Any) -> None:
     click.echo(json.dumps(data, ensure_ascii=False, indent=2))

@@ -26,21 +26,12 @@ COLORS = {"error": "red", "warning": "yellow", "info": "blue"}
 )
 @target_options
 @json_option
-def doctor(
-    watch_s: int,
-    url: str,
-    token: str | None,
-    dsn: str | None,
-    data_dir: str | None,
-    config_file: str | None,
-    as_json: bool,
-) -> None:
+def doctor(target: Target, watch_s: int, as_json: bool) -> None:
     """Look for what goes wrong quietly, and say how to mend it.
 
     Exit codes: 0 nothing to mend (infos at most), 10 warnings, 11 errors; 2 and 3 as with all verbs. With
     --dsn or --data-dir it looks at the store alone, without what only a running server knows.
     """
-    target = Target(url, token, dsn, data_dir, config_file)
     found = list(results(run_verb(target, "doctor", {"watch_s": watch_s})))
     if as_json:
         print_json(found)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tgres_py import __version__
+from tgres_py.cli.common import printable
 from tgres_py.cli.options import setting_options
 from tgres_py.config_sources import load
 from tgres_py.errors import ConfigError
@@ -44,18 +45,10 @@ class OneLine(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return _printable(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return "\n".join(
-            f"  {_printable(line)}" for line in super().formatException(ei).split("\n")
-        )
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def _need_directory(path: Path) -> None:

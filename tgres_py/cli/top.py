@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tgres_py.cli.admin_client import Target, run_verb, target_options
-from tgres_py.cli.common import json_option
+from tgres_py.cli.common import json_option, printable
 from tgres_py.cli.rows import cell, results
 from tgres_py.cli.table import local_time
 
@@ -28,24 +28,12 @@ CLEAR = "\x1b[2J"
 @click.option("--rows", default=10, show_default=True, help="Longest list.")
 @target_options
 @json_option
-def top(
-    interval: float,
-    once: bool,
-    depth: int,
-    rows: int,
-    url: str,
-    token: str | None,
-    dsn: str | None,
-    data_dir: str | None,
-    config_file: str | None,
-    as_json: bool,
-) -> None:
+def top(target: Target, interval: float, once: bool, depth: int, rows: int, as_json: bool) -> None:
     """Show what arrives at a server: points and new series a second, by prefix and sender; refusals.
 
     Ctrl-C ends it. With --json each frame is one line. Prefixes (of many points) and senders of UDP are
     told by samples.
     """
-    target = Target(url, token, dsn, data_dir, config_file)
     given = {"interval_s": interval, "count": int(once), "depth": depth, "rows": rows}
     live = sys.stdout.isatty() and not once and not as_json
     if live:
@@ -121,11 +109,6 @@ def rate(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else cell("", value)
-
-
-def printable(text: str) -> str:
-    """Without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
