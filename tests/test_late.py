@@ -15,6 +15,7 @@ from tests.rig import Rig
 from tgres_py import clock
 from tgres_py.ingest.intake import Late
 from tgres_py.ingest.late import apply, floors_wanted
+from tgres_py.ingest.rows import unique_pairs
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
@@ -52,7 +53,7 @@ def test_apply_equals_one_point_after_the_other(
     for row, column, value, direct in points:
         stored += direct and not met[row, column]
         met[row, column].append(float(value))
-    got = apply(
+    got, cells = apply(
         rule,
         known,
         np.array([p[0] for p in points], np.intp),
@@ -67,6 +68,20 @@ def test_apply_equals_one_point_after_the_other(
         else:
             assert np.isnan(known[row, column])
     assert got == stored
+    assert [tuple(cell) for cell in cells.T.tolist()] == sorted({p[:2] for p in points})
+
+
+@given(
+    st.lists(st.tuples(st.integers(-2, 2), st.integers(-(1 << 62), 1 << 62) | st.integers(-2, 2)))
+)
+def test_unique_pairs(pairs: list[tuple[int, int]]) -> None:
+    """As numpy finds them, only faster."""
+    table = np.array(pairs, np.int64).reshape(-1, 2).T
+    first, which = unique_pairs(*table)
+    keys, index, inverse = np.unique(table, axis=1, return_index=True, return_inverse=True)
+    assert table[:, first].tolist() == keys.tolist()
+    assert first.tolist() == index.tolist()
+    assert which.tolist() == inverse.reshape(-1).tolist()
 
 
 # -- merges --------------------------------------------------------------------------------------

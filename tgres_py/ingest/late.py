@@ -2,11 +2,13 @@
 
 Batched: for all points of a bundle and an archive, the slots around them are read (store and ring
 together), changed by the rule of the retention, and rolled up; the changed coarser slots go on in the
-next archive. What changed below a segment's floor becomes rows that hold these slots only.
+next archive. What changed below a segment's floor becomes rows that hold these slots only. A batch of 200,000 points is sorted
+and merged beside the event loop; floors and rows of series are looked up on it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from tgres_py.ingest.intake import Late
 from tgres_py.ingest.reader import COUNTS_ARCHIVE, Reader
 from tgres_py.ingest.registry import Registry
-from tgres_py.ingest.rows import rows_of_slots
+from tgres_py.ingest.rows import rows_of_slots, unique_pairs
 from tgres_py.model.consolidation import rollup
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec, OnDuplicate
@@ -160,10 +162,11 @@ class LateMerger:
                 counts = np.nan_to_num(
                     await self._reader.fetch(unique, COUNTS_ARCHIVE, first, end), nan=0.0
                 )
-            stored = apply(rule, known, row, column, changes.values[at], is_direct[at], counts)
+            stored, cells = await asyncio.to_thread(
+                apply, rule, known, row, column, changes.values[at], is_direct[at], counts
+            )
             result.stored += stored
             result.overwritten += int(is_direct[at].sum()) - stored
-            cells = np.unique(np.stack([row, column]), axis=1)
             self._note(spec, number, unique, cells, first, known, counts, written)
             if not last:
                 came_s = np.full((len(unique), known.shape[1] // factor), FAR_PAST_S)
@@ -178,7 +181,7 @@ class LateMerger:
                 ok &= (slots + 1) * step_s <= self._floors_s(unique)[up[0]]
                 when_s = came_s[up[0], up[1]]
                 further = further.then(Changes(unique[up[0]][ok], slots[ok], value[ok], when_s[ok]))
-        result.rows += written.rows(spec, number)
+        result.rows += await asyncio.to_thread(written.rows, spec, number)
         return further
 
     async def _forget_reused(
@@ -240,17 +243,18 @@ def apply(
     values: Floats,
     is_direct: NDArray[np.bool_],
     counts: Floats | None,
-) -> int:
-    """Merges points into ``known[row, column]``, in order; how many met an unknown cell.
+) -> tuple[int, NDArray[np.intp]]:
+    """Merges points into ``known[row, column]``, in order: how many met an unknown cell, and all cells, intp (2, n).
 
     Only points with ``is_direct`` are counted; the others are rollups.
     """
     stored = 0
+    first, _ = unique_pairs(row, column)
+    cells = np.stack([row[first], column[first]])
     if rule == OnDuplicate.LAST:
-        cells, first = np.unique(np.stack([row, column]), axis=1, return_index=True)
         stored = int((np.isnan(known[cells[0], cells[1]]) & is_direct[first]).sum())
         known[row, column] = values
-        return stored
+        return stored, cells
     for r, c, value in zip(row.tolist(), column.tolist(), values.tolist(), strict=True):
         old = known[r, c]
         if np.isnan(old):
@@ -267,4 +271,4 @@ def apply(
             known[r, c] = min(old, value)
         elif rule == OnDuplicate.MAX:
             known[r, c] = max(old, value)
-    return stored
+    return stored, cells
