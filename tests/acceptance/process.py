@@ -121,6 +121,12 @@ class ServerProcess:
     def log(self) -> str:
         return self._log.read_text()
 
+    def port_of(self, listener: str) -> int:
+        """The port of a listener that isn't always there."""
+        found = re.search(rf"{listener} listens on [^ ]*:(\d+)$", self.log, re.MULTILINE)
+        assert found, self.log
+        return int(found[1])
+
     @property
     def postgres_pid(self) -> int:
         """The embedded PostgreSQL's postmaster; 0 when there is none."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.overload.health import Health
-from tests.overload.senders import Rounds, Sender, run_all
+from tests.overload.senders import Rounds, Sender, check_stored, run_all
 from tgres_py.places import OWN_FILES, Places, places
 
 IDLE_BYTES_MAX = 16_384  # of memory, for a connection that says nothing
@@ -61,18 +61,6 @@ def ended(sock: socket.socket) -> bool:
         return True
 
 
-def check_stored(server: ServerProcess, rounds: list[Rounds]) -> None:
-    """All points of the rounds, and a sample of series value by value."""
-    stored = server.sum_of("tgres_points_stored_total")
-    assert stored == sum(one.points for one in rounds)
-    assert server.imbalance() == 0
-    for one in rounds:
-        for series in (0, one.series // 2, one.series - 1):
-            name = one.name(series)
-            got = server.render(name, one.first_s - 1, one.first_s + one.count - 1)
-            assert got == {name: one.known(series)}
-
-
 @pytest.mark.parametrize("count", [300, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_idle_connections_are_in_nobody_s_way(server: ServerProcess, count: int) -> None:
     """As many as there are places for, silent or with half a line each, two working ones among them."""
@@ -101,6 +89,7 @@ def test_idle_connections_are_in_nobody_s_way(server: ServerProcess, count: int)
     # the torn lines of those that broke off; old timestamps of the two
     assert rejected['tgres_points_dropped_total{reason="malformed"}'] <= count // 10
     assert rejected['tgres_points_dropped_total{reason="too_old"}'] == 4
+    assert rejected["tgres_points_stored_total"] == sum(one.points for one in rounds)
     check_stored(server, rounds)
 
 
