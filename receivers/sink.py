@@ -78,6 +78,10 @@ class Sink(Protocol):
     def paused(self) -> bool:
         """True while there is no room: receivers that can wait stop reading."""
 
+    @property
+    def piece_bytes_max(self) -> int:
+        """How much may be parsed at a time, so that it finds room whatever it is."""
+
     def accept(self, receiver: str, parsed: Parsed, peer: str) -> None:
         """Takes points and refusals, and the ownership of both; quick, never waits.
 

@@ -32,6 +32,7 @@ class StatsdSink:
     """The sink as statsd's transports see it: what they read is aggregated, so it never has to wait."""
 
     paused = False
+    piece_bytes_max = 1 << 30  # what lines make is bounded by keysMax and the like
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

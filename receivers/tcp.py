@@ -197,7 +197,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._in_front:
             buffer[: self._in_front] = self._tail
         self._too_late = listener.totals.turns.over
-        most = PIECE_BYTES_MIN if self._too_late else self._piece.bytes
+        most = min(self._piece.bytes, listener.sink.piece_bytes_max)
+        if self._too_late:
+            most = PIECE_BYTES_MIN
         offered = buffer[self._in_front : self._in_front + most]
         self._offered = len(offered)
         return offered

@@ -267,8 +267,9 @@ class UdpListener:
         """Whole lines of the current buffer, about as many as the piece says, one at least."""
         data, first = self._data, self._at
         end = len(data)
-        if first + self._piece.bytes < end:
-            end = data.rfind(b"\n", first, first + self._piece.bytes) + 1
+        most = min(self._piece.bytes, self.sink.piece_bytes_max)
+        if first + most < end:
+            end = data.rfind(b"\n", first, first + most) + 1
             if not end:  # a line that is longer
                 end = data.find(b"\n", first) + 1 or len(data)
         self._at = end

@@ -91,6 +91,10 @@ class FakeSink:
     def paused(self) -> bool:
         return self.room is not None and len(self.points) >= self.room
 
+    @property
+    def piece_bytes_max(self) -> int:
+        return 1 << 30
+
     def accept(self, receiver: str, parsed: Parsed, peer: str) -> None:
         self.calls.append((receiver, parsed.received, peer))
         self.points += self.registry.points(parsed)

@@ -163,6 +163,21 @@ def test_a_full_ring_pauses_and_then_refuses() -> None:
     assert intake.ledger.balance == 0
 
 
+def test_pieces_are_as_large_as_there_is_room_for_rows_of_their_own() -> None:
+    """Each line of 20 bytes may need a row of 32 KiB."""
+    intake = make(Limits(1 << 30))
+    assert intake.piece_bytes_max == 262_144
+    intake = make(Limits(int((100 << 20) * HARD)))
+    assert intake.piece_bytes_max == pytest.approx((100 << 20) / 32_768 * 20, rel=0.01)
+    assert make(Limits(1 << 20)).piece_bytes_max == 16_384
+
+
+def test_fewer_late_points_are_merged_together_where_memory_is_small() -> None:
+    assert Limits(64 << 30).late_batch == 200_000
+    assert Limits(1 << 30).late_batch == 16_384
+    assert Limits(1 << 20).late_batch == 1_000
+
+
 def test_many_late_points_pause() -> None:
     intake = make(Limits(1 << 30, late_points_max=3))
     add(intake, 700, 700, 700)

@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 CREATE_BATCH = 8_192  # some 10 ms of the loop
-LATE_BATCH = 200_000
 LATE_DELAY_S = 1.0  # late points gather this long
 BACKOFF_S = (0.25, 10.0)
 PROBE_S = 1.0  # while the store is away, queries ask for it this often
@@ -497,7 +496,7 @@ class Flusher:
         while self.intake.late and left > 0:
             # before they are taken, since it may give new ids to series whose points wait
             await self._create_series()
-            batch = self.intake.take_late(LATE_BATCH)
+            batch = self.intake.take_late(self.intake.limits.late_batch)
             left -= sum(map(len, batch))
             try:
                 with self.merge_seconds.timed():

@@ -22,6 +22,12 @@ from tgres_py.model.points import Ids, Parsed, PointBlock, Reason, Times, Values
 JOURNAL_PENDING_MAX = 256 << 20  # bytes that may wait for the journal's disk
 COPIED = 1 << 31  # set in the numbers of late records that are copies of a foreign journal's
 
+# A line of 20 bytes may be the first of its slot: the ring takes a row of 32 KiB for all series of its segment.
+NEED_PER_BYTE = 32_768 // 20
+PIECE_BYTES = 16_384, 262_144  # parsed at a time: at least, at most
+LATE_BATCH_MIN, LATE_BATCH_MAX = 1_000, 200_000
+LATE_NEED_BYTES = 65_536  # of a late point: such a row, or a chunk of each archive on its way to the store
+
 
 @dataclass(slots=True)
 class Late:
@@ -51,6 +57,11 @@ class Limits:
     @property
     def cache_pause_bytes(self) -> float:
         return self.cache_bytes_max / HARD
+
+    @property
+    def late_batch(self) -> int:
+        """Late points that are merged together: what each may need must fit."""
+        return max(LATE_BATCH_MIN, min(LATE_BATCH_MAX, self.cache_bytes_max // LATE_NEED_BYTES))
 
 
 class Intake:
@@ -246,6 +257,13 @@ class Intake:
     def paused(self) -> bool:
         """True while there is no room."""
         return self._paused
+
+    @property
+    def piece_bytes_max(self) -> int:
+        """How much may be parsed at a time, so that it finds room whatever it is."""
+        left = self.limits.cache_pause_bytes - cache_bytes(self)
+        least, most = PIECE_BYTES
+        return max(least, min(most, int(left / NEED_PER_BYTE)))
 
     def on_room(self, callback: Callable[[], None]) -> None:
         """Has ``callback`` called once, as soon as there is room again."""
