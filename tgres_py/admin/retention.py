@@ -300,7 +300,7 @@ def job_row(job: Job) -> Row:
         "rate": job.rate or None,
         "created_at_s": job.created_at_s,
         "finished_at_s": job.finished_at_s,
-        "undo": job.state in ("done", "stopped", "running") and job.moved > 0,
+        "undo": job.state in ("done", "stopped", "running") and job.uncleared > 0,
         "what": job.what,
     }
     if job.failure:
@@ -329,7 +329,7 @@ async def _work(admin: Admin, job: int, detach: bool) -> AsyncIterator[Row]:
 async def _follow(admin: Admin, number: int) -> AsyncIterator[Row]:
     job = await _job(admin, number)
     while job.state in ("running", "undoing", "forgetting"):
-        left = job.waiting if job.state == "running" else job.moved + job.undone
+        left = job.waiting if job.state == "running" else job.uncleared
         yield progress(max(0, job.series - left), job.series, "series")
         await asyncio.sleep(FOLLOW_S)
         job = await _job(admin, number)

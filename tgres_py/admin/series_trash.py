@@ -98,7 +98,8 @@ class UndoArgs(Args):
 async def undo(admin: Admin, args: UndoArgs) -> AsyncIterator[Row]:
     """Bring a batch back from the trash.
 
-    A series whose name lives again stays in the trash, or with --merge gives its points to the living one.
+    A series whose name lives again stays in the trash, or with --merge gives its points to the living one. To bring a
+    part back is no failure (exit code 0): what stays is listed.
     """
     await admin.make_rows()
     rows = await admin.store.trash_of_batch(args.batch)

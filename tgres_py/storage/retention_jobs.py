@@ -42,6 +42,7 @@ class Job:
     moved: int
     undone: int
     gone: int
+    uncleared: int  # of those moved and undone: what undo needs, or needed, is still there
 
 
 class Group(NamedTuple):
@@ -161,10 +162,10 @@ class RetentionJobs:
             await connection.execute(query("set_retention_rate"), job, rate)
 
     async def busy_series(self) -> RrdIds:
-        """Rows of rrd that unfinished jobs are going to move."""
+        """Rows of rrd that unfinished jobs are going to move, or to move back."""
         async with self._pool.use() as connection:
             rows = await connection.fetch(query("busy_series"), timeout=SLOW_TIMEOUT_S)
-        return np.array([row["old_id"] for row in rows], np.int64)
+        return np.array([row["id"] for row in rows], np.int64)
 
     async def later_jobs(self, job: int) -> list[int]:
         """Jobs that moved series again which this one had moved."""
@@ -242,6 +243,9 @@ class RetentionJobs:
             dead = [row["dead_id"] for row in rows]
             await connection.execute(query("delete_chunks"), dead, timeout=SLOW_TIMEOUT_S)
             await connection.execute(query("drop_moves"), job, [row["old_id"] for row in rows])
+            states_of = [row["state"] for row in rows]
+            counts = states_of.count("moved"), states_of.count("undone")
+            await connection.execute(query("count_cleared"), job, *counts)
         return len(rows)
 
     # -- what there is -------------------------------------------------------------------------

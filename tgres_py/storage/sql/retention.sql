@@ -12,9 +12,10 @@ SELECT j.id, j.state, j.rate, j.what, j.series, j.failure,
        extract(epoch FROM j.created_at)::bigint AS created_at_s,
        extract(epoch FROM j.finished_at)::bigint AS finished_at_s,
        count(m.job_id) FILTER (WHERE m.state IN ('waiting', 'copying')) AS waiting,
-       count(m.job_id) FILTER (WHERE m.state = 'moved') AS moved,
-       count(m.job_id) FILTER (WHERE m.state = 'undone') AS undone,
-       count(m.job_id) FILTER (WHERE m.state = 'gone') AS gone
+       j.cleared_moved + count(m.job_id) FILTER (WHERE m.state = 'moved') AS moved,
+       j.cleared_undone + count(m.job_id) FILTER (WHERE m.state = 'undone') AS undone,
+       count(m.job_id) FILTER (WHERE m.state = 'gone') AS gone,
+       count(m.job_id) FILTER (WHERE m.state IN ('moved', 'undone')) AS uncleared
 FROM retention_job j LEFT JOIN retention_move m ON m.job_id = j.id
 WHERE $1::bigint IS NULL OR j.id = $1
 GROUP BY j.id ORDER BY j.id
@@ -78,8 +79,11 @@ DELETE FROM retention_move WHERE job_id = $1 AND old_id = any($2::bigint[])
 
 -- name: dead_rows
 -- What undo doesn't need (any more): of series that were moved the old row, of those moved back the new one.
-SELECT old_id, CASE state WHEN 'undone' THEN new_id ELSE old_id END AS dead_id FROM retention_move
+SELECT old_id, CASE state WHEN 'undone' THEN new_id ELSE old_id END AS dead_id, state FROM retention_move
 WHERE job_id = $1 AND state = any($2::text[]) ORDER BY old_id LIMIT $3
+
+-- name: count_cleared
+UPDATE retention_job SET cleared_moved = cleared_moved + $2, cleared_undone = cleared_undone + $3 WHERE id = $1
 
 -- name: delete_chunks
 DELETE FROM ts WHERE rrd_id = any($1::bigint[])
@@ -92,9 +96,10 @@ WHERE m.job_id = $1 AND m.state = 'moved' AND later.state IN ('copying', 'moved'
 ORDER BY 1
 
 -- name: busy_series
--- Series that an unfinished job is going to move.
-SELECT m.old_id FROM retention_move m JOIN retention_job j ON j.id = m.job_id
-WHERE j.state = 'running' AND m.state IN ('waiting', 'copying')
+-- Series that an unfinished job is going to move, or to move back.
+SELECT CASE j.state WHEN 'undoing' THEN m.new_id ELSE m.old_id END AS id
+FROM retention_move m JOIN retention_job j ON j.id = m.job_id
+WHERE (j.state = 'running' AND m.state IN ('waiting', 'copying')) OR (j.state = 'undoing' AND m.state = 'moved')
 
 -- name: chunk_spans
 SELECT archive, min(start_s) AS first_s, max(start_s) AS last_s FROM ts
