@@ -44,7 +44,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One path. ``body``: JSON fields that a POST takes instead of the parameters."""
+    """One path. ``body``: JSON fields that a POST takes instead of the parameters; ``says``: what such
+    a POST answers.
+    """
 
     path: str
     tag: str
@@ -53,6 +55,7 @@ class Operation:
     methods: tuple[str, ...] = ("get",)
     produces: tuple[str, ...] = ("application/json",)
     body: tuple[Param, ...] | None = None
+    says: tuple[str, ...] = ()
 
 
 def _named(help_: str, type_: str, names: str) -> tuple[Param, ...]:
@@ -257,6 +260,7 @@ OPERATIONS = (
             Param("data", "text"),
             Param("when", "epoch seconds; now when left out", "number"),
         ),
+        says=_TEXT,
     ),
     Operation(
         "/events/get_data",
@@ -368,11 +372,29 @@ def _method(operation: Operation, method: str) -> JsonObject:
     elif operation.path in _OPEN:
         told["security"] = []
     good = "200" if operation.produces else "301"
-    content: JsonObject = {kind: {} for kind in operation.produces}
+    produces = operation.says if method == "post" and operation.says else operation.produces
+    content: JsonObject = {kind: {} for kind in produces}
+    if produces is operation.produces and any(one.name == "jsonp" for one in operation.params):
+        content["text/javascript"] = {}
     told["responses"] = {
         good: {"description": operation.summary} | ({"content": content} if content else {}),
-        "default": {"description": "an error, told in one line"},
+        **_refusals(operation),
     }
+    return told
+
+
+def _refusals(operation: Operation) -> JsonObject:
+    """What is answered instead: JSON where the API's clients read JSON; a missing token is plain text."""
+    content: JsonObject = {"text/plain": {"schema": {"type": "string"}}}
+    if operation.tag in ("tags", "events", "functions"):
+        error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+        content["application/json"] = {"schema": error}
+    told: JsonObject = {
+        "4XX": {"description": "refused; the text says what to do", "content": content},
+        "503": {"description": "not at the moment; Retry-After says when", "content": content},
+    }
+    if operation.path == "/render":
+        told["501"] = {"description": "pictures aren't installed", "content": content}
     return told
 
 

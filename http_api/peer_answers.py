@@ -151,7 +151,7 @@ def _since(intervals: Any) -> int:
     """The earliest start of a list of (start, end); 0 when there is none."""
     starts = [
         one[0]
-        for one in intervals or ()
+        for one in (intervals if isinstance(intervals, list) else ())
         if isinstance(one, list | tuple) and one and type(one[0]) in (int, float)
     ]
     start = min(starts, default=0)

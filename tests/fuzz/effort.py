@@ -22,15 +22,20 @@ def fuzz_seconds() -> float:
     return float(os.environ.get("TGRES_FUZZ_SECONDS", "0"))
 
 
-def fuzz(run: Callable[[settings], None], examples: int, steps: int = 50) -> None:
-    """Calls ``run`` with the settings of one round: ``examples`` of them, or rounds while there is time."""
+def fuzz(
+    run: Callable[[settings], None], examples: int, steps: int = 50, share: float = 1.0
+) -> None:
+    """Calls ``run`` with the settings of one round: ``examples`` of them, or rounds while there is time.
+
+    ``share``: of that time, for a test of which there are many.
+    """
     quiet = settings(
         deadline=None,
         suppress_health_check=list(HealthCheck),
         stateful_step_count=steps,
         print_blob=True,
     )
-    until = time.monotonic() + fuzz_seconds()
+    until = time.monotonic() + fuzz_seconds() * share
     if not fuzz_seconds():
         run(settings(quiet, max_examples=examples, derandomize=True, database=None))
     while time.monotonic() < until:

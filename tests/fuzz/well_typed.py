@@ -18,7 +18,20 @@ _intervals = st.sampled_from(["10s", "20s", "1min", "90s", "5min", "1h", "7s", "
 _windows = st.one_of(st.integers(1, 7).map(str), _intervals.map(repr))
 _floats = st.sampled_from(["0", "1", "-1", "0.5", "2.5", "50", "99.9", "1e3", "-1e-3", "1e300"])
 _aggregates = st.sampled_from(
-    ["sum", "average", "avg_zero", "max", "min", "median", "last", "count", "stddev", "range", "diff", "multiply"]
+    [
+        "sum",
+        "average",
+        "avg_zero",
+        "max",
+        "min",
+        "median",
+        "last",
+        "count",
+        "stddev",
+        "range",
+        "diff",
+        "multiply",
+    ]
 )
 _texts = st.sampled_from(["a", "one", "b.c", "", "é", "x y", "%d", "'", "a,b", "50%", "1"])
 VALUES: dict[str, st.SearchStrategy[str]] = {
@@ -71,7 +84,19 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     }.items()
 }
 paths = st.sampled_from(
-    ["a.b", "a.*", "a.{b,c}", "*.*", "m.*", "m.slow", "odd.*", "t;host=h1", "seriesByTag('name=t')", "none.*", "empty.x"]
+    [
+        "a.b",
+        "a.*",
+        "a.{b,c}",
+        "*.*",
+        "m.*",
+        "m.slow",
+        "odd.*",
+        "t;host=h1",
+        "seriesByTag('name=t')",
+        "none.*",
+        "empty.x",
+    ]
 )
 
 

@@ -70,6 +70,7 @@ POINT_BYTES = 20  # of a pending point, for the bound on memory
 KEPT_BYTES = 64 << 20  # records that wait for a disk that takes nothing; of more an image is made
 FULL = (errno.ENOSPC, errno.EDQUOT)
 ROOM_BYTES = 1 << 20  # a disk that was full must have this much before it is written to again
+LZ4_TIMES_MAX = 256  # a block of lz4 gets no larger than this many times itself
 OBJECT_BYTES = 512  # of a pending record besides: the object and the heads of its arrays
 
 
@@ -152,24 +153,44 @@ def _payload(record: Record) -> bytes:
     return payload
 
 
+class DamagedRecord(ValueError):
+    """A payload that no record has."""
+
+
 def decode(kind: int, payload: bytes | memoryview) -> Record:
-    """The record of a payload whose checksum was right."""
+    """The record of a payload whose checksum was right. DamagedRecord."""
+    try:
+        return _decode(Kind(kind), payload)
+    except (ValueError, struct.error, lz4.block.LZ4BlockError) as error:
+        raise DamagedRecord(f"a damaged record of kind {kind}: {error}") from None
+
+
+def _unpack(packed: bytes | memoryview) -> bytes:
+    """The opposite of _pack. ValueError: a size that so few bytes can't have."""
+    size = int.from_bytes(packed[:4], "little")
+    if size > LZ4_TIMES_MAX * len(packed):
+        raise ValueError(f"{size} bytes can't come of {len(packed)}")
+    raw: bytes = lz4.block.decompress(packed)
+    return raw
+
+
+def _decode(kind: Kind, payload: bytes | memoryview) -> Record:
     at = 0
     seq = 0
     if kind == Kind.NAMES:
         (n,) = struct.unpack_from("<I", payload)
-        raw = lz4.block.decompress(payload[4:])
+        raw = _unpack(payload[4:])
         ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
         return Record(Kind.NAMES, ids, blob=raw[4 * n :])
     if kind == Kind.ROWS:
         (n,) = struct.unpack_from("<I", payload)
-        raw = lz4.block.decompress(payload[4:])
+        raw = _unpack(payload[4:])
         ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
         rows = np.cumsum(np.frombuffer(raw, np.int64, n, 4 * n), dtype=np.int64)
         return Record(Kind.ROWS, ids, rows)
     if kind == Kind.FLOOR:
         time_s, n = struct.unpack_from("<qI", payload)
-        raw = lz4.block.decompress(payload[12:])
+        raw = _unpack(payload[12:])
         return Record(
             Kind.FLOOR, np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32), now_s=time_s
         )
@@ -179,15 +200,17 @@ def decode(kind: int, payload: bytes | memoryview) -> Record:
     now_s, n, packed_bytes = struct.unpack_from("<qII", payload, at)
     wide, packed_bytes = packed_bytes & 1, packed_bytes >> 1
     at += 16
-    raw = lz4.block.decompress(payload[at : at + packed_bytes])
+    raw = _unpack(payload[at : at + packed_bytes])
     at += packed_bytes
     ids = np.cumsum(np.frombuffer(raw, np.int32, n), dtype=np.int32)
     times = np.cumsum(np.frombuffer(raw, np.int64 if wide else np.int32, n, 4 * n), dtype=np.int64)
     values = np.frombuffer(payload, "<f8", n, at).astype(np.float64)
     counts = None
     if kind == Kind.IMAGE:
-        counts = np.frombuffer(lz4.block.decompress(payload[at + 8 * n :]), "<u4").astype(np.uint32)
-    return Record(Kind(kind), ids, times, values, now_s, seq, counts=counts)
+        counts = np.frombuffer(_unpack(payload[at + 8 * n :]), "<u4").astype(np.uint32)
+        if len(counts) != n:
+            raise ValueError(f"{len(counts)} counts of {n} points")
+    return Record(kind, ids, times, values, now_s, seq, counts=counts)
 
 
 _ROTATE = Record(

@@ -27,7 +27,16 @@ from numpy.typing import NDArray
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.intake import COPIED, Intake, Late
-from tgres_py.ingest.journal import Damage, Journal, JournalFile, Kind, Record, decode, read_records
+from tgres_py.ingest.journal import (
+    Damage,
+    DamagedRecord,
+    Journal,
+    JournalFile,
+    Kind,
+    Record,
+    decode,
+    read_records,
+)
 from tgres_py.ingest.registry import NO_FLOOR_S, Registry
 from tgres_py.ingest.replay import one_per_slot, to_be_merged
 from tgres_py.model.points import Ids, Times, Values
@@ -74,16 +83,17 @@ def scan(files: list[JournalFile], damage: Damage) -> tuple[list[Run], int]:
         run = runs[-1]
         run.files.append(file)
         for kind, payload in read_records(file.path, damage):
-            if kind == Kind.NAMES:
-                record = decode(kind, payload)
-                run.names.append((record.ids, record.blob))
-            elif kind == Kind.FLOOR:
-                record = decode(kind, payload)
-                run.floors.append((record.ids, record.now_s))
-            elif kind == Kind.ROWS:
-                record = decode(kind, payload)
-                assert record.times is not None
-                run.rows.append((record.ids, record.times))
+            if kind in (Kind.NAMES, Kind.FLOOR, Kind.ROWS):
+                record = _decoded(kind, payload, damage)
+                if record is None:
+                    continue
+                if kind == Kind.NAMES:
+                    run.names.append((record.ids, record.blob))
+                elif kind == Kind.FLOOR:
+                    run.floors.append((record.ids, record.now_s))
+                else:
+                    assert record.times is not None
+                    run.rows.append((record.ids, record.times))
             elif kind == Kind.LATE:
                 number = int.from_bytes(payload[:8], "little")
                 seq = max(seq, number)
@@ -400,6 +410,20 @@ async def _point_records(run: Run) -> AsyncIterator[Record]:
 
 
 def _records_of(file: JournalFile) -> Iterator[Record]:
-    for kind, payload in read_records(file.path, Damage()):
+    damage = Damage()
+    for kind, payload in read_records(file.path, damage):
         if kind in (Kind.POINTS, Kind.LATE, Kind.IMAGE):
-            yield decode(kind, payload)
+            record = _decoded(kind, payload, damage)
+            if record is not None:
+                yield record
+
+
+def _decoded(kind: int, payload: memoryview, damage: Damage) -> Record | None:
+    """None: the checksum is right, and yet it is no record; damage that was there before it was written."""
+    try:
+        return decode(kind, payload)
+    except DamagedRecord as error:
+        log.warning("journal: %s; it is skipped", error)
+        damage.records += 1
+        damage.bytes += len(payload)
+        return None

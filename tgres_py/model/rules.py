@@ -374,17 +374,19 @@ def _sections(text: str, source: str) -> list[_Section]:
             name,
             {key: value.replace("%%", "%") for key, value in parser.items(name)},
             source,
-            lines[name],
+            lines.get(name, {}),
         )
         for name in names
     ]
 
 
 def _lines(text: str) -> dict[str, dict[str, int]]:
-    """Line numbers of sections and their keys; configparser doesn't keep them."""
+    """Line numbers of sections and their keys; configparser doesn't keep them. Lines are what it takes
+    for them.
+    """
     found: dict[str, dict[str, int]] = {}
     current: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\[(.+)\]", line.strip()):
             current = found.setdefault(header[1], {"": number})
         elif key := re.match(r"\s*([^#;=:\s][^=:]*?)\s*[=:]", line):

@@ -55,12 +55,17 @@ class Imported:
 
     def toml(self, source: str) -> str:
         """The table as a TOML file, with what is left as comments at its head."""
-        name = " ".join(source.split())
-        lines = [f"# From {name}, by `tgres config import-statsd`."]
+        lines = [f"# From {_comment(source)}, by `tgres config import-statsd`."]
         if self.left:
             lines.append("# Not carried over:")
-            lines += [f"#   {' '.join(f'{key}: {reason}'.split())}" for key, reason in self.left]
+            lines += [f"#   {_comment(f'{key}: {reason}')}" for key, reason in self.left]
         return "\n".join([*lines, "", *_toml_tables(self.table), ""])
+
+
+def _comment(text: str) -> str:
+    """One line; control characters may not stand in TOML."""
+    line = " ".join(text.split())
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
 def import_config(text: str) -> Imported:
