@@ -240,7 +240,7 @@ def _imported(read: Callable[[text_import.Refused], list[int]]) -> None:
 
 def csv_rows(data: bytes) -> None:
     def read(refused: text_import.Refused) -> list[int]:
-        registry = text_import.name_registry(RuleSet([], []), 1_024)
+        registry = text_import.prefixed_names(RuleSet([], []), "", 1_024).registry
         lines = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
         counts = []
         for block in text_import.read_csv(lines, registry, refused):
@@ -253,7 +253,7 @@ def csv_rows(data: bytes) -> None:
 
 def carbon_file(data: bytes) -> None:
     def read(refused: text_import.Refused) -> list[int]:
-        registry = text_import.name_registry(RuleSet([], []), 1_024)
+        registry = text_import.prefixed_names(RuleSet([], []), "", 1_024).registry
         blocks = text_import.read_carbon(io.BytesIO(data), registry, NOW_S, refused)
         counts = [len(block.ids) for block in blocks]
         assert set(refused.counts) <= {reason.value for reason in Reason}
