@@ -21,6 +21,7 @@ from tgres_py.metrics.declare import Kind
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Archive, BundleSpec
+from tgres_py.places import Places
 from tgres_py.server import Server
 from tgres_py.storage.memory import MemoryStore
 
@@ -101,6 +102,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     server.store = rig.store  # type: ignore[assignment]
     for part in ("ring", "registry", "journal", "intake", "flusher", "recovered"):
         setattr(server, part, getattr(rig, part))
+    server.places = Places(tcp=100, http=100, files=1_000)
     server.memory = MemoryWatch(rig.intake, server.shares, young_s=0)
     rig.add([("a.b", NOW_S, 1.0), ("a.c", NOW_S, 2.0), ("a.b", NOW_S, 3.0)])
     yield server
