@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tgres_py.model.ident import NAME_BYTES_MAX, TAGS_MAX, NameRefused, canonical, parse_tags
@@ -66,6 +66,8 @@ def test_parse_tags():
 @given(
     st.text(alphabet=st.sampled_from('ab.~;=!^{}",\\ \n1üЖ'), max_size=30) | st.text(max_size=30)
 )
+@example(".~")
+@example("~.~a.~")
 def test_canonical_is_final(name):
     try:
         first = canonical(name)

@@ -83,7 +83,7 @@ def _check_characters(name: str, name_bytes_max: int) -> None:
 def _clean_path(path: str, name: str) -> str:
     if ".." in path:
         path = _DOTS.sub(".", path)
-    path = path.lstrip("~").strip(".")
+    path = path.lstrip("~.").rstrip(".")
     if not path:
         raise NameRefused(f"{_shown(name)} is an empty name")
     return path
