@@ -30,6 +30,7 @@ from http_api.tags import Tags, TagSettings, wrong_method
 from http_api.tokens import TokenCheck
 from http_api.workers.pool import Workers, worker_count
 from tgres_py.errors import TgresError
+from tgres_py.kernels.arrays import count_arrays
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import Source
 
@@ -95,7 +96,7 @@ def make_app(
     """
     settings = settings or DefaultHttpSettings()
     meters = meters or Meters()
-    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="render")
+    threads = ThreadPoolExecutor(THREADS, "render", initializer=count_arrays)
     workers = workers or Workers()
 
     async def end_threads(app: web.Application) -> AsyncIterator[None]:

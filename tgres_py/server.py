@@ -48,6 +48,7 @@ from tgres_py.ingest.recover import Recovered, recover
 from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import Budget, RingStore
+from tgres_py.kernels.arrays import count_arrays
 from tgres_py.machine import calm_allocator, private_bytes
 from tgres_py.memory import MIB, Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
@@ -833,6 +834,7 @@ def _calm_collector() -> None:
 def run(settings: Settings) -> None:
     """Runs a server in a loop of its own, uvloop's where it is installed."""
     calm_allocator()
+    count_arrays()
     try:
         import uvloop
     except ImportError:

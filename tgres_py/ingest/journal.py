@@ -54,6 +54,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import ConfigError
+from tgres_py.kernels.arrays import count_arrays
 from tgres_py.measure import Histogram
 from tgres_py.model.points import Ids, Times, Values
 
@@ -456,6 +457,7 @@ class Journal:
         return self.folder / f"{number:010d}.journal"
 
     def _run(self) -> None:
+        count_arrays()
         todo: list[Record] = []
         last_try = clock.monotonic()
         while True:

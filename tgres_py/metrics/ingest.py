@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgres_py.ingest.footprint import cache_parts, index_parts
+from tgres_py.kernels.arrays import array_bytes
 from tgres_py.metrics.declare import Declared, Group, Kind, Labelled
 from tgres_py.model.points import REFUSED_IDS
 
@@ -93,6 +94,13 @@ GROUPS = (
                 Kind.GAUGE,
                 "Resident memory of the server and its own processes, at the last look.",
                 lambda s: s.memory.resident,
+            ),
+            Declared(
+                "tgres_numpy_bytes",
+                Kind.GAUGE,
+                "Bytes of numpy's arrays, exactly: points on their way, queries, registry. The ring, names and tree have memory "
+                "of their own.",
+                lambda s: array_bytes(),
             ),
             Declared(
                 "tgres_memory_tight",
