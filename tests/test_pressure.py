@@ -160,7 +160,10 @@ print(resident_bytes() - before[0], index_bytes(registry) - before[1])
     "pattern",
     [
         "servers.dc1-eu-west.host{host:06d}-web.cpu.metric{metric:02d}",
-        "disk.used;dc=eu-west;dev=sda{metric:02d};host=web{host:06d}.example",
+        pytest.param(
+            "disk.used;dc=eu-west;dev=sda{metric:02d};host=web{host:06d}.example",
+            marks=pytest.mark.slow,
+        ),
         "app.requests.checkout.{id:09d}.duration.count",
     ],
     ids=["plain", "tags", "storm"],

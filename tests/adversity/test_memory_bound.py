@@ -159,6 +159,19 @@ def test_memory_stays_below_its_bound(
         wait_for(lambda: server.sum_of("tgres_points_held") == 0, "late points are merged", 60)
         assert server.imbalance() == 0
         assert server.sum_of("tgres_points_dropped_total") == refused
+
+        # a start with less memory than the store's series want: said so, and known ones go on
+        series = server.metrics()["tgres_series"]
+        server.terminate()
+        server.options = ("--memory-max=256M",)
+        server.start()
+        assert server.log.count("memory_max has too little for the store's series") == 1
+        server.send(fleet(int(time.time())) + storm(10))
+        metrics = server.metrics()
+        assert metrics["tgres_series"] == series
+        assert metrics['tgres_points_dropped_total{reason="memory"}'] == 10
+        assert server.sum_of("tgres_points_received_total") == FLEET + 10
+        assert server.imbalance() == 0
     finally:
         footprint.close()
         server.close()

@@ -48,6 +48,8 @@ OWN_NAMES = {
     "tgres.udpKernelDrops": "datagrams that the kernel dropped",
     "tgres.pointsHeld": "late points that wait for their merge",
     "tgres.ringBytes": "memory of the ring cache",
+    "tgres.memoryMax": "the bound on memory (`memory_max`)",
+    "tgres.memoryTight": "1 while memory is near it: no new series, no further queries",
     "tgres.journalBytes": "size of the journal",
     "tgres.storeAvailable": "1 when the last write to PostgreSQL succeeded",
     "tgres.renderTime": "seconds of one /render, on average",
@@ -132,6 +134,8 @@ class OwnPoints:
             "tgres.series": len(server.registry),
             "tgres.pointsHeld": intake.ledger.held,
             "tgres.ringBytes": ring.row_bytes,
+            "tgres.memoryMax": server.shares.total,
+            "tgres.memoryTight": int(server.memory.tight),
             "tgres.journalBytes": server.journal.total_bytes,
             "tgres.storeAvailable": int(server.flusher.available),
         }
