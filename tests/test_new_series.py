@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ import pytest
 from receivers import carbon_line, carbon_pickle
 from tgres_py import clock
 from tgres_py.admin.doctor.server import refusal_findings
+from tgres_py.config_sources import load
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import Budget, RingStore
 from tgres_py.model.points import Parsed, Reason
 from tgres_py.model.retention import Archive, BundleSpec, Cf
+from tgres_py.server import Server
 
 NOW_S = 1_700_000_000
 SPEC = BundleSpec((Archive(10, 360, 120),), Cf.AVERAGE, 0.5)
@@ -131,3 +134,17 @@ def test_the_doctor_names_the_prefixes(ticks: Clock) -> None:
     [finding] = found
     assert finding.check == "refused.new_series" and finding.count == 3
     assert "a.b: 2" in finding.examples
+
+
+async def test_sighup_takes_the_budget_over(tmp_path: Path) -> None:
+    file = tmp_path / "tgres.toml"
+    file.write_text("series_new_prefix_burst = 1\nseries_new_prefix_per_s = 0.001\n")
+    server = Server(load(file, {}, {}))
+    server.registry.open()
+    assert server.registry.resolve([b"a.b.1", b"a.b.2"])[1] == {1: Reason.NEW_SERIES}
+    budget = server.registry.budget
+    server.reload()
+    assert server.registry.budget is budget, "what didn't change keeps its buckets"
+    file.write_text("series_new_prefix_burst = 5\n")
+    server.reload()
+    assert not server.registry.resolve([b"a.b.2", b"a.b.3"])[1]
