@@ -209,6 +209,17 @@ def test_ring_twins_agree(rule: int, steps: int, blocks: list[Any]) -> None:
         assert rings[0].row_bytes == rings[1].row_bytes
 
 
+@pytest.mark.parametrize("make", [native_ring.RingStore, ring_py.RingStore])
+def test_a_ring_takes_more_series_than_it_began_with(make: Any) -> None:
+    ring = make()
+    for segment, first in enumerate((0, 900, 5_000)):
+        ring.add_segment(10, 600, 1200, 4_096, 0)
+        ring.place(np.arange(first, first + 600, dtype=np.int32), segment)
+    segments, columns = ring.locate(np.array([0, 599, 600, 900, 1_499, 5_599, 6_000], np.int32))
+    assert segments.tolist() == [0, 0, -1, 1, 1, 2, -1]
+    assert columns.tolist() == [0, 599, -1, 0, 599, 599, -1]
+
+
 _texts = st.text(st.characters(codec="utf-8"), max_size=12)
 
 

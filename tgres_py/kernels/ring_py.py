@@ -75,8 +75,9 @@ class RingStore:
         if top >= len(self._seg_of):
             room = max(top + 1, 2 * len(self._seg_of))
             for name in ("_seg_of", "_col_of"):
+                known = getattr(self, name)
                 grown = np.full(room, -1, np.int32)
-                grown[: len(self._seg_of)] = getattr(self, name)[: len(self._seg_of)]
+                grown[: len(known)] = known
                 setattr(self, name, grown)
         for i in ids.tolist():
             self._seg_of[i] = segment
