@@ -21,6 +21,7 @@ START_S = 1_700_000_040
 TIMES = f"from={START_S}&until={START_S + 60}&now={START_S + 60}"
 SMALL = DefaultHttpSettings(
     query_targets_max=2,
+    query_nesting_max=4,
     query_series_max=3,
     query_points_max=1_000,
     find_nodes_max=3,
@@ -57,6 +58,8 @@ ALLOWED = [
     "/tags/tagMultiSeries path=m;x=1&path=m;x=2",
     "/events/get_data?until=2000000000",
     f"/render?target=a.b&target=a.c&{TIMES}&width=400&height=250",
+    f"/render?target=scale(scale(scale(a.b,1),1),1)&{TIMES}&format=json",
+    f"/render?target=group(a.b,a.b|scale(1)|scale(1))&{TIMES}&format=json",
     f"/render?target=x:1&target=a.b&graphType=pie&{TIMES}",
 ]
 REFUSED = [
@@ -71,6 +74,9 @@ REFUSED = [
     (f"/render?target=x:1&target=y:2&target=a.b&graphType=pie&{TIMES}", "picture_series_max"),
     (f"/render?target=a.*&{TIMES}", "query_series_max"),
     ("/render?target=a.b&target=a.c&target=a.d", "query_targets_max"),
+    ("/render?target=scale(scale(scale(scale(a.b,1),1),1),1)", "query_nesting_max"),
+    ("/render?target=a.b|scale(1)|scale(1)|scale(1)|scale(1)", "query_nesting_max"),
+    ("/render?target=group(a.b,scale(a.b,1)|scale(1)|scale(1))", "query_nesting_max"),
     (f"/render?target=a.b&from={START_S - 86_000}&until={START_S}&now={START_S}", "query_points_max"),
 ]
 

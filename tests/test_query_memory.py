@@ -20,10 +20,11 @@ from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
-from tgres_py.query import plan
+from tgres_py.query import explain, plan
 from tgres_py.query.evaluate import Fetched, evaluate, in_rounds
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.plan import RenderRequest, make_plan
+from tgres_py.target.parser import NESTING_MAX
 
 NOW_S = 1_700_000_040
 # Targets that are made of series may have 65,536 characters each, as many as these together.
@@ -180,6 +181,24 @@ def test_what_may_be_made_takes_some_times_its_points(
         tracemalloc.stop()
     assert sum(map(len, blocks))
     assert peak < TIMES_MAX * BYTES_ALLOWED + (2 << 20)
+
+
+@pytest.mark.parametrize("function", ["scale", "movingAverage", "timeShift"])
+def test_as_deep_as_may_be_allowed(source: NoisySource, function: str) -> None:
+    """Planning, steps, functions and the plan in words are recursive."""
+    depth = NESTING_MAX - 1 if function != "timeShift" else 8
+    value = "'1s'" if function == "timeShift" else "2"
+    target = nested(function, "a.s0", f",{value}", depth)
+    request = RenderRequest((target,), NOW_S - SHORT_S, NOW_S, NOW_S)
+    limits = DefaultLimits(query_nesting_max=NESTING_MAX)
+    planned = make_plan(request, source, limits)
+    observed = explain.Observed()
+
+    async def work(fetched: Fetched) -> list[SeriesBlock]:
+        return evaluate(planned, fetched, observe=observed.add)
+
+    assert asyncio.run(in_rounds(planned, source, work))[0].labels
+    assert explain.explain(planned, observed, {})
 
 
 async def test_series_of_several_targets_count_together(source: NoisySource) -> None:

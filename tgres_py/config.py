@@ -309,10 +309,12 @@ class Settings(BaseModel):
     name_bytes_max: Size = _setting(
         1_024, "longest series name, tags included", unit="bytes", ge=16, le=2_048
     )
+    tags_max: int = _setting(64, "tags of one series", ge=1, le=256)
     frame_bytes_max: Size = _setting(
         MIB, "largest pickle frame", unit="bytes", ge=1 * KIB, le=256 * MIB
     )
     query_targets_max: int = _setting(100, "targets of one /render", ge=1)
+    query_nesting_max: int = _setting(64, "functions in functions of a target", ge=1, le=100)
     query_series_max: int = _setting(20_000, "series that one request may read", ge=1)
     query_points_max: int = _setting(
         20_000_000, "points that one request may read", unit="points", ge=1

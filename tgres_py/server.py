@@ -54,7 +54,6 @@ from tgres_py.memory import MIB, Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
 from tgres_py.model.event import Event, EventQuery
-from tgres_py.model.ident import canonical
 from tgres_py.model.networks import Networks
 from tgres_py.model.points import Ids, Reason
 from tgres_py.model.retention import BundleSpec
@@ -163,7 +162,7 @@ class ServerSource:
 
     async def tag_series(self, names: Sequence[str]) -> list[str]:
         registry = self._registry
-        wanted = [canonical(name) for name in names]
+        wanted = [registry.canonical(name) for name in names]
         ids, refused = registry.resolve([name.encode() for name in wanted])
         for position, reason in refused.items():
             raise BadRequest(f"{wanted[position]}: this series can't be made: {reason.value}")
@@ -178,7 +177,7 @@ class ServerSource:
         return wanted
 
     async def untag_series(self, names: Sequence[str]) -> None:
-        known = [canonical(name) for name in names]
+        known = [self._registry.canonical(name) for name in names]
         async with self._answer_in_time():
             await self._store.set_tagged(known, False)
         await self.drop_tags(known)
@@ -282,6 +281,7 @@ class Server:
             self.ring,
             series_max=settings.series_max,
             name_bytes_max=settings.name_bytes_max,
+            tags_max=settings.tags_max,
             budget=_budget(settings),
         )
         self.store: PostgresStore

@@ -69,6 +69,7 @@ def question(request: RenderRequest, task: Task, limits: QueryLimits) -> Data:
         },
         "limits": {
             "query_targets_max": limits.query_targets_max,
+            "query_nesting_max": limits.query_nesting_max,
             "query_series_max": limits.query_series_max,
             "query_points_max": limits.query_points_max,
             "query_timeout_s": limits.query_timeout_s,

@@ -72,7 +72,9 @@ async def test_nested_groups_are_limited(client: Client) -> None:
     for function in ("group", "alias", "sumSeries"):
         tail = ',"x")' if function == "alias" else ")"
         status, text = await render(client, f"{function}(" * 65 + "a.b" + tail * 65)
-        assert (status, "nested more than 64 deep" in text) == (400, True)
+        assert (status, "setting query_nesting_max" in text) == (400, True)
+    status, text = await render(client, "a.b" + "|scale(1)" * 3_000)
+    assert (status, "nested more than 100 deep" in text) == (400, True)
 
 
 async def test_wide_groups_share_their_series(client: Client) -> None:

@@ -93,7 +93,7 @@ def _new_names(admin: Admin, found: Series, args: RenameArgs) -> list[str]:
 
 
 def _canonical(admin: Admin, name: str) -> str:
-    return canonical(name, admin.settings.name_bytes_max)
+    return canonical(name, admin.settings.name_bytes_max, admin.settings.tags_max)
 
 
 async def _meeting(admin: Admin, found: Series, new_names: list[str]) -> list[str]:

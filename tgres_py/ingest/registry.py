@@ -25,7 +25,7 @@ from tgres_py import clock
 from tgres_py.errors import BadRequest
 from tgres_py.kernels import FLOOR_NONE, Budget, NameTable, NameTree, RingStore
 from tgres_py.kernels.names_py import REFUSED
-from tgres_py.model.ident import NameRefused, canonical
+from tgres_py.model.ident import TAGS_MAX, NameRefused, canonical
 from tgres_py.model.points import REFUSED_IDS, Ids, Reason, Times, Values
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.model.tagindex import TagIndex
@@ -74,6 +74,7 @@ class Registry:
         *,
         series_max: int = 20_000_000,
         name_bytes_max: int = 1_024,
+        tags_max: int = TAGS_MAX,
         budget: Budget | None = None,
     ) -> None:
         """``budget``: for new series that senders make; those of the store, and what waited for it, cost nothing."""
@@ -96,6 +97,7 @@ class Registry:
         self.names_gone = 0  # how often ids lost their names: ids that somebody remembers for names may be wrong then
         self._series_max = series_max
         self._name_bytes_max = name_bytes_max
+        self._tags_max = tags_max
         self._bundle_index: dict[BundleSpec, int] = {}
         self._bundle_count: list[int] = []
         self._open_segment: dict[tuple[int, int], int] = {}
@@ -191,12 +193,16 @@ class Registry:
         self.admit()
         return ids, refused
 
+    def canonical(self, name: str) -> str:
+        """The one spelling of a name, within the limits of names. NameRefused, BadRequest."""
+        return canonical(name, self._name_bytes_max, self._tags_max)
+
     def _resolve_new(self, raw: bytes, budget: Budget | None) -> int | Reason:
         known = self.table.get(raw)
         if known >= 0:
             return known
         try:
-            name = canonical(raw.decode(), self._name_bytes_max).encode()
+            name = self.canonical(raw.decode()).encode()
         except UnicodeDecodeError:
             return Reason.UTF8
         except NameRefused as e:

@@ -53,7 +53,7 @@ def canonical(name: str, name_bytes_max: int = NAME_BYTES_MAX, tags_max: int = T
         return _clean_path(name, name)
     if len(tags) > tags_max:
         raise NameRefused(
-            f"{_shown(name)} has {len(tags)} tags; {tags_max} are allowed", Reason.LIMIT
+            f"{_shown(name)} has {len(tags)} tags; setting tags_max allows {tags_max}", Reason.LIMIT
         )
     path = _clean_path(path, name)
     tags.pop("name", None)
@@ -76,7 +76,7 @@ def _check_characters(name: str, name_bytes_max: int) -> None:
     size = len(name) if name.isascii() else len(name.encode())
     if size > name_bytes_max:
         raise NameRefused(
-            f"{_shown(name)} is {size} bytes long; {name_bytes_max} are allowed", Reason.LIMIT
+            f"{_shown(name)} is {size} bytes long; setting name_bytes_max allows {name_bytes_max}", Reason.LIMIT
         )
 
 

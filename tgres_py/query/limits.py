@@ -12,6 +12,8 @@ class QueryLimits(Protocol):
     @property
     def query_targets_max(self) -> int: ...
     @property
+    def query_nesting_max(self) -> int: ...
+    @property
     def query_series_max(self) -> int: ...
     @property
     def query_points_max(self) -> int: ...
@@ -24,6 +26,7 @@ class QueryLimits(Protocol):
 @dataclass(frozen=True, slots=True)
 class DefaultLimits:
     query_targets_max: int = 100
+    query_nesting_max: int = 64
     query_series_max: int = 20_000
     query_points_max: int = 20_000_000
     query_timeout_s: float = 60.0

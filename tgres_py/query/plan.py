@@ -216,7 +216,10 @@ def make_plan(
         raise LimitExceeded(
             "targets", len(texts), planner.limits.query_targets_max, "query_targets_max"
         )
-    trees = [resolve_templates(parse_target(text), request.templates) for text in texts]
+    nesting_max = planner.limits.query_nesting_max
+    trees = [
+        resolve_templates(parse_target(text, nesting_max), request.templates) for text in texts
+    ]
     whole = (request.from_s, request.until_s)
     with planner.complete():
         targets = [planner.target(tree, whole) for tree in trees]
@@ -291,7 +294,8 @@ class _Planner:
                 chars_max,
                 "query_targets_max",
             )
-        return [self.target(parse_target(text), asked) for text in targets]
+        nesting_max = self.limits.query_nesting_max
+        return [self.target(parse_target(text, nesting_max), asked) for text in targets]
 
     def target(self, node: Node, asked: Range) -> PlanNode:
         if isinstance(node, Literal):

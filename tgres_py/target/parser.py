@@ -35,9 +35,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tgres_py.errors import BadRequest, TargetSyntaxError
+from tgres_py.errors import BadRequest, LimitExceeded, TargetSyntaxError
 
-NESTING_MAX = 64
+NESTING_MAX = 100  # for parsing, planning and carrying out, which are recursive; the setting is below
 TARGET_CHARS_MAX = 65_536
 KEPT_CHARS_MAX = 1_024  # the trees of longer targets aren't kept
 
@@ -105,7 +105,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.depth = 0
+        self.depth = self.deepest = 0
 
     def fail(self, message: str, position: int | None = None) -> TargetSyntaxError:
         shown = self.text if len(self.text) <= 200 else self.text[:200] + "…"
@@ -135,8 +135,8 @@ class _Parser:
     def target(self) -> Node:
         """primary *( "|" call )"""
         self.depth += 1
-        if self.depth > NESTING_MAX:
-            raise self.fail(f"nested more than {NESTING_MAX} deep")
+        self.check_depth(self.depth)
+        outside, self.deepest = self.deepest, self.depth
         node = self.primary()
         while self.peek() == "|":
             self.at += 1
@@ -147,8 +147,15 @@ class _Parser:
             if not isinstance(call, Call):
                 raise self.fail("a pipe can't lead into template() or seriesByTag()")
             node = replace(call, args=(node, *call.args))
+            self.deepest += 1  # all that stands before the pipe is now one level deeper
+            self.check_depth(self.deepest)
         self.depth -= 1
+        self.deepest = max(outside, self.deepest)
         return node
+
+    def check_depth(self, depth: int) -> None:
+        if depth > NESTING_MAX:
+            raise self.fail(f"nested more than {NESTING_MAX} deep")
 
     def primary(self) -> Node:
         self.skip()
@@ -304,21 +311,25 @@ class _Parser:
         return ByTag(self.text[start : self.at], tuple(expressions), start)
 
 
-def parse_target(text: str) -> Node:
+def parse_target(text: str, nesting_max: int = NESTING_MAX) -> Node:
     """The tree of a target. TargetSyntaxError names the position of the first character that
-    doesn't fit.
+    doesn't fit; LimitExceeded: functions in functions beyond ``nesting_max``.
     """
     if len(text) > TARGET_CHARS_MAX:
         raise BadRequest(f"target: {len(text)} characters are more than {TARGET_CHARS_MAX}")
-    return _parse_kept(text) if len(text) <= KEPT_CHARS_MAX else _parse(text)
+    node, depth = _parse_kept(text) if len(text) <= KEPT_CHARS_MAX else _parse(text)
+    if depth > nesting_max:
+        raise LimitExceeded("levels of a target", depth, nesting_max, "query_nesting_max")
+    return node
 
 
-def _parse(text: str) -> Node:
+def _parse(text: str) -> tuple[Node, int]:
+    """The tree, and how deep it is nested."""
     parser = _Parser(text)
     node = parser.target()
     if parser.peek():
         raise parser.fail(f"unexpected {parser.peek()!r} after the end of the expression")
-    return node
+    return node, parser.deepest
 
 
 # a dashboard asks the same targets each time it is refreshed; trees are frozen, so all may share them

@@ -40,7 +40,7 @@ REASONS: dict[Reason, tuple[Severity, str]] = {
     Reason.NAN: (Severity.INFO, "nothing, if it is collectd (first values of rates); else mend the sender"),
     Reason.LIMIT: (
         Severity.WARNING,
-        "raise line_bytes_max, name_bytes_max, frame_bytes_max or series_max, whichever it is",
+        "raise line_bytes_max, name_bytes_max, tags_max, frame_bytes_max or series_max, whichever it is",
     ),
     Reason.NEW_SERIES: (
         Severity.ERROR,
