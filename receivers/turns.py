@@ -12,10 +12,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-PIECE_S = 0.01
-TURN_S = 0.02
+PIECE_S = 0.004
+TURN_S = 0.01
 PIECE_BYTES_MIN = 4_096
-PIECE_BYTES_FIRST = 65_536  # nothing is known of a reader's bytes yet
+PIECE_BYTES_FIRST = 16_384  # nothing is known of a reader's bytes yet
 
 
 class Piece:

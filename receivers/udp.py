@@ -37,7 +37,9 @@ DATAGRAM_COST_BYTES = 768
 DATAGRAMS_PER_S = 400_000
 POLL_MS = 1_000
 ROUNDS_MAX = 256
+S_PER_BYTE_FIRST = 1e-7  # before anything is known: ten times what points cost
 SENDERS_MAX = 10_000  # addresses that are told apart while somebody watches
+FULL_PAUSE_S = 0.05  # of the reader while its queue is full: it only counts, and the loop needs the interpreter's lock more
 PIECE_BYTES_MAX = 131_072  # garbage may follow good lines: the first piece of it is as large
 PROC_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
@@ -52,7 +54,7 @@ class UdpLimits:
     buffer_bytes: int = 4_194_304
     datagrams_max: int = 8_192
     queue_bytes_max: int = 67_108_864
-    queue_s_max: float = 5.0
+    queue_s_max: float = 2.0
     gather_s: float = 0.005
     allowed: Networks = field(default_factory=Networks)
 
@@ -86,10 +88,11 @@ class UdpListener:
         self._queued_bytes = 0  # those of the buffer that is being parsed included
         self._overload = 0
         self._scheduled = False
+        self._full = False  # what was read last found no room in the queue
         self._data = b""  # of the queue, in pieces
         self._at = 0
         self._piece = Piece(PIECE_BYTES_MAX)
-        self._s_per_byte = 0.0  # of CPU, in the latest pieces
+        self._s_per_byte = S_PER_BYTE_FIRST  # of CPU, in the latest pieces
         self._senders: Counter[str] = Counter()
         self._watchers = 0
         self._stop, self._stopper = socket.socketpair()
@@ -170,8 +173,8 @@ class UdpListener:
             for sock in self._sockets:
                 if stopping or sock.fileno() in ready:
                     self._empty(sock, buffer)
-            if not stopping:
-                time.sleep(pause_s)  # one wake-up for many datagrams
+            if not stopping:  # one wake-up for many datagrams
+                time.sleep(FULL_PAUSE_S if self._full else pause_s)
 
     def _empty(self, sock: socket.socket, buffer: memoryview) -> None:
         """Reads until nothing is left, at most ROUNDS_MAX buffers: a flood can't keep close() waiting."""
@@ -210,9 +213,9 @@ class UdpListener:
             self._senders[host if known else "(others)"] += 1
 
     def _hand_over(self, data: memoryview) -> None:
-        full = self._is_full(self._queued_bytes + len(data))
-        lost = _lines_in(data) if full else 0
-        kept = b"" if full else bytes(data)
+        self._full = self._is_full(self._queued_bytes + len(data))
+        lost = _lines_in(data) if self._full else 0
+        kept = b"" if self._full else bytes(data)
         with self._lock:
             self._overload += lost
             if kept:

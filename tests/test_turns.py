@@ -45,7 +45,7 @@ async def held_s(done: Callable[[], bool]) -> float:
 def test_a_piece_shrinks_to_what_takes_its_time_and_grows_back() -> None:
     piece = Piece(262_144)
     assert piece.bytes == PIECE_BYTES_FIRST
-    piece.took(65_536, 8 * PIECE_S)
+    piece.took(16_384, 2 * PIECE_S)
     assert piece.bytes == 8_192
     piece.took(100, 2 * PIECE_S)  # the machine was busy with something else
     assert piece.bytes == PIECE_BYTES_MIN

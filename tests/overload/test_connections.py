@@ -93,6 +93,7 @@ def test_idle_connections_are_in_nobody_s_way(server: ServerProcess, count: int)
     check_stored(server, rounds)
 
 
+@pytest.mark.slow
 def test_idle_http_connections_leave_room(server: ServerProcess) -> None:
     """Fewer than there are places for: the next request is answered; more are closed at once, and counted."""
     server.options = ("--http-connections-max=200",)

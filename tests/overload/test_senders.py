@@ -126,6 +126,7 @@ def test_late_points(server: ServerProcess) -> None:
     assert server.imbalance() == 0
 
 
+@pytest.mark.slow
 def test_statsd_over_tcp(server: ServerProcess) -> None:
     """Counters of eight senders: every line is counted."""
     server.options = ("--statsd=127.0.0.1:0",)
