@@ -17,7 +17,7 @@ from tgres_py.errors import TgresError
 
 log = logging.getLogger(__name__)
 
-WRITE_TIMEOUT_S = 60.0
+WRITE_TIMEOUT_S = 10.0  # of one chunk: who doesn't read keeps a turn, and maybe a process, from others
 
 
 async def send(
