@@ -213,8 +213,10 @@ class Refusal:
         Refusal("scale(none,2)", "seriesList"),
         Refusal("movingAverage(fine.a,5min)", "need quotes"),
         Refusal("movingAverage(fine.a,'1foo')", "windowSize: '1foo' is no interval"),
-        Refusal("movingAverage(fine.a,-1)", "0 to 100 years"),
-        Refusal("movingAverage(fine.a,'999999999y')", "0 to 100 years"),
+        Refusal(
+            "movingAverage(fine.a,-1)", "windowSize is -1; a number of points can't be negative"
+        ),
+        Refusal("movingAverage(fine.a,'999999999y')", "at most 100 years"),
         Refusal("movingAverage(fine.a,true)", "must be of type intOrInterval"),
         Refusal("summarize(fine.a,'1min','bogus')", "func is 'bogus'; it must be one of average"),
         Refusal("consolidateBy(fine.a,'bogus')", "consolidationFunc is 'bogus'"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.polynomial import polynomial, polyutils
 
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.aggregation import Array
@@ -19,6 +20,8 @@ from tgres_py.functions.timeshift import moment
 from tgres_py.target.attime import parse_interval
 
 _DEGREE_MAX = 20
+_SCALED = (-1.0, 1.0)  # where powers up to the twentieth can be told apart
+_ROWS_TOGETHER = 1_000
 
 
 def _line_steps(arguments: Mapping[str, Any], steps: StepSet, context: Context) -> StepSet:
@@ -231,16 +234,29 @@ def polyfit(
 
 
 def _curves(values: Matrix, degree: int, slots: int, context: Context) -> Matrix:
-    """Of each row the polynomial through its known values, at columns 0 … ``slots``: (k, slots)."""
+    """Of each row the polynomial through its known values, at columns 0 … ``slots``: (k, slots).
+
+    Rows with the same unknown values are one system of equations with several right sides.
+    """
     out = np.full((len(values), slots), np.nan)
-    for row, known in enumerate(np.isfinite(values)):
-        context.check_time()
-        at = np.flatnonzero(known)
-        if len(at) > 1:
-            # fewer points than coefficients: the lowest degree that meets them all
-            power = min(degree, len(at) - 1)
-            curve = np.polynomial.Polynomial.fit(at, values[row, at], power)
-            out[row] = curve(np.arange(slots))
+    known = np.isfinite(values)
+    alike: dict[bytes, list[int]] = {}
+    for row, bits in enumerate(np.packbits(known, axis=1)):
+        alike.setdefault(bits.tobytes(), []).append(row)
+    for same in alike.values():
+        at = np.flatnonzero(known[same[0]])
+        if len(at) < 2:
+            continue
+        # fewer points than coefficients: the lowest degree that meets them all
+        power = min(degree, len(at) - 1)
+        ends = at[[0, -1]]
+        scaled = polyutils.mapdomain(at, ends, _SCALED)
+        wanted = polyutils.mapdomain(np.arange(slots), ends, _SCALED)
+        for first in range(0, len(same), _ROWS_TOGETHER):
+            context.check_time()
+            rows = np.array(same[first : first + _ROWS_TOGETHER])
+            curves = polynomial.polyfit(scaled, values[np.ix_(rows, at)].T, power)
+            out[rows] = polynomial.polyval(wanted, curves)
     return out
 
 

@@ -154,8 +154,12 @@ class Lookback:
             before_s = int(amount) * max(steps(), default=0)
         if context.from_s > context.now_s and not self.of_future:
             before_s = min(before_s, 0)
-        if not 0 <= before_s <= LOOKBACK_S_MAX:
-            raise BadRequest(f"target: {self.parameter} is {amount!r}; it must be 0 to 100 years")
+        if before_s < 0:
+            raise BadRequest(
+                f"target: {self.parameter} is {amount}; a number of points can't be negative"
+            )
+        if before_s > LOOKBACK_S_MAX:
+            raise BadRequest(f"target: {self.parameter} is {amount!r}; at most 100 years are read")
         return ((context.from_s - before_s, context.until_s),)
 
 
