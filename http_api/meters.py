@@ -42,7 +42,7 @@ class Meters:
         """Counts a /render that was answered; ``laps``: seconds of its stages."""
         self.render_seconds.setdefault(format_, Histogram()).observe(seconds)
         for stage, took in laps.items():
-            self.stage_seconds[stage] += took  # type: ignore[assignment]
+            self.stage_seconds[stage] += took  # type: ignore[assignment]  # a Counter of floats, which typeshed doesn't know
 
     def failed(self, error: TgresError) -> None:
         self.errors[error.counter] += 1

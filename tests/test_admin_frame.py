@@ -72,7 +72,7 @@ class Verbs:
         verbs = all_verbs()
         if name not in verbs:
             raise BadRequest(f"no verb {name!r}")
-        return verbs[name].start(Admin(None), given)  # type: ignore[arg-type]
+        return verbs[name].start(Admin(None), given)  # type: ignore[arg-type]  # what is used of it is there
 
     async def endless(self) -> AsyncIterator[Row]:
         try:
@@ -197,7 +197,7 @@ def test_a_silent_verb_sends_empty_lines(api: Api, monkeypatch: pytest.MonkeyPat
 def test_a_client_that_goes_away_ends_its_verb(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     rows = run_verb(Target(api.url, TOKEN), "endless", {})
     assert next(rows)["x"]
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()  # type: ignore[attr-defined]  # it is a generator, which the annotation doesn't say
 
     api.call(api.verbs.closed.wait())
     api.call(api.counted(499))

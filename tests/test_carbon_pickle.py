@@ -336,7 +336,7 @@ def expected_of(points: Any) -> list[tuple[bytes, int, float]]:
 def test_good_points(points: Any, protocol: int, in_python: bool) -> None:
     """Both picklers of the standard library, all protocols: exact, on the quick way and on the other."""
     file = io.BytesIO()
-    (pickle._Pickler if in_python else pickle.Pickler)(file, protocol).dump(points)  # type: ignore[attr-defined]
+    (pickle._Pickler if in_python else pickle.Pickler)(file, protocol).dump(points)  # type: ignore[attr-defined]  # the pure twin, which typeshed leaves out
     assert run(frame(file.getvalue())) == (expected_of(points), {}, b"")
 
 

@@ -208,7 +208,7 @@ def test_refusals_tell_no_password(url: str) -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(environ={}).xff = 0.1  # type: ignore[misc]
+        load(environ={}).xff = 0.1  # type: ignore[misc]  # that it can't be done is the test
 
 
 def test_reload_takes_over_what_may_change_and_names_the_rest(tmp_path: Path) -> None:

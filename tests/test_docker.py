@@ -296,7 +296,7 @@ def test_sample_sender_s_lines_are_understood() -> None:
 
 def unit() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # a method is put in another's place
     parser.read_string((SYSTEMD / "tgres.service").read_text(encoding="utf-8"))
     return parser
 

@@ -253,7 +253,7 @@ def send_every(rig: Rig, name: str, interval_s: int) -> None:
 
 async def test_senders_that_fit_their_archives(rig: Rig) -> None:
     send_every(rig, "good.a", 10)
-    facts = await ring_facts(rig)  # type: ignore[arg-type]
+    facts = await ring_facts(rig)  # type: ignore[arg-type]  # what is used of it is there
     assert facts.looked_at == 1 and checks(ring_findings(facts)) == []
 
 
@@ -262,7 +262,7 @@ async def test_senders_that_do_not_fit_their_archives(rig: Rig) -> None:
         send_every(rig, f"slow.s{number}", 60)
     send_every(rig, "odd.a", 15)
     send_every(rig, "good.a", 10)
-    found = list(ring_findings(await ring_facts(rig)))  # type: ignore[arg-type]
+    found = list(ring_findings(await ring_facts(rig)))  # type: ignore[arg-type]  # what is used of it is there
     assert checks(found) == ["interval", "steps", "xff"]
     slow, uneven, unmet = found
     assert slow.count == 8 and "every 60 s in slots of 10 s" in slow.what
@@ -274,7 +274,7 @@ async def test_senders_that_do_not_fit_their_archives(rig: Rig) -> None:
 async def test_series_that_are_gone_are_no_finding(rig: Rig) -> None:
     send_every(rig, "slow.a", 60)
     rig.registry.retire(np.array([0], np.int32))
-    facts = await ring_facts(rig)  # type: ignore[arg-type]
+    facts = await ring_facts(rig)  # type: ignore[arg-type]  # what is used of it is there
     assert facts.looked_at == 0 and checks(ring_findings(facts)) == []
 
 
@@ -358,6 +358,6 @@ def test_watch_bounds_what_it_remembers(monkeypatch: pytest.MonkeyPatch) -> None
     watch = Watch(1)
     block = PointBlock(np.array([3], np.int32), np.array([NOW_S]), np.ones(1))
     for host in range(5):
-        watch("carbon", SimpleNamespace(block=block), f"h{host}:1")  # type: ignore[arg-type]
+        watch("carbon", SimpleNamespace(block=block), f"h{host}:1")  # type: ignore[arg-type]  # what is used of it is there
     assert len(watch.senders) == len(watch.lags_s) == 2
     assert watch.count[3] == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from click.testing import CliRunner
 from tests.test_import_whisper import METHODS, XFFS, stored_slots, whisper_slots
 from tgres_py import clock
 from tgres_py.cli.main import main
+from tgres_py.ingest.registry import Registry
 from tgres_py.migrate.points import PointLoader, place_points
-from tgres_py.migrate.text_import import Refused, prefixed_names, read_carbon, read_csv
+from tgres_py.migrate.text_import import Prefixed, Refused, prefixed_names, read_carbon, read_csv
 from tgres_py.model.ident import NameRefused
 from tgres_py.model.points import PointBlock
 from tgres_py.model.retention import BundleSpec, Cf, make_bundle, pairs_of
@@ -56,7 +58,9 @@ def rules() -> RuleSet:
     return RuleSet()
 
 
-def points_of(blocks: list[PointBlock], registry) -> list[tuple[str, int, float]]:  # type: ignore[no-untyped-def]
+def points_of(
+    blocks: list[PointBlock], registry: Registry | Prefixed
+) -> list[tuple[str, int, float]]:
     return [
         point
         for block in blocks
@@ -112,7 +116,7 @@ def test_points_go_to_the_finest_archive_that_reaches_back() -> None:
 
 
 @pytest.fixture
-async def store(database: str):  # type: ignore[no-untyped-def]
+async def store(database: str) -> AsyncIterator[ImportStore]:
     store = ImportStore(database)
     yield store
     await store.close()

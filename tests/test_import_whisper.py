@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ async def stored_slots(store: PostgresStore, rrd_id: int, spec: BundleSpec, numb
 
 
 @pytest.fixture
-async def store(database: str):  # type: ignore[no-untyped-def]
+async def store(database: str) -> AsyncIterator[ImportStore]:
     store = ImportStore(database)
     yield store
     await store.close()

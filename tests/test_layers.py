@@ -126,5 +126,5 @@ def test_python_s_own_regular_expressions_never_meet_a_user_s_pattern() -> None:
                     where = f"{path.relative_to(ROOT)}:{node.lineno}"
                     constant = bool(node.args) and isinstance(node.args[0], ast.Constant)
                     named = bool(node.args) and isinstance(node.args[0], ast.Name)
-                    upper = named and node.args[0].id.isupper()  # type: ignore[attr-defined]
+                    upper = named and node.args[0].id.isupper()  # type: ignore[attr-defined]  # named says that it is a Name
                     assert constant or upper, f"{where}: a computed pattern for re; use re2"

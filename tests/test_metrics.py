@@ -99,7 +99,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     rig = Rig(MemoryStore(), tmp_path / "journal", SPEC, now_s=NOW_S)
     await rig.start()
     server = Server(Settings(data_dir=tmp_path, self_metrics_s=60))
-    server.store = rig.store  # type: ignore[assignment]
+    server.store = rig.store  # type: ignore[assignment]  # the rig's store stands for PostgreSQL's
     for part in ("ring", "registry", "journal", "intake", "flusher", "recovered"):
         setattr(server, part, getattr(rig, part))
     server.places = Places(tcp=100, http=100, files=1_000)

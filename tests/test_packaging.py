@@ -28,7 +28,7 @@ def extensions(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
     monkeypatch.chdir(ROOT)
     # As the real one does, this cythonize makes new extensions and forgets that the given ones were optional.
     cython, build = ModuleType("Cython"), ModuleType("Cython.Build")
-    build.cythonize = lambda found, **_: [  # type: ignore[attr-defined]
+    build.cythonize = lambda found, **_: [  # type: ignore[attr-defined]  # a module is made up, which has no types
         setuptools.Extension(e.name, e.sources, include_dirs=e.include_dirs) for e in found
     ]
     monkeypatch.setitem(sys.modules, "Cython", cython)

@@ -40,7 +40,7 @@ def plainly(body: bytes) -> list[tuple[bytes, int, float]] | None:
 
 def dump_in_python(value: Any, protocol: int) -> bytes:
     file = io.BytesIO()
-    pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]
+    pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]  # the pure twin, which typeshed leaves out
     return file.getvalue()
 
 

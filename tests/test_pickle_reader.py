@@ -23,7 +23,7 @@ PROTOCOLS = range(6)
 def dump_in_python(value: Any, protocol: int) -> bytes:
     """The pickle as the pure-Python pickler writes it; it differs from the C one in the memo."""
     file = io.BytesIO()
-    pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]
+    pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]  # the pure twin, which typeshed leaves out
     return file.getvalue()
 
 
@@ -198,7 +198,7 @@ def test_fuzz(data: bytes) -> None:
     if (
         b"\x95" not in data and b"L" not in data
     ):  # frame lengths aren't looked at; L0 digits, neither
-        assert same(value, pickle._loads(data, encoding="bytes"))  # type: ignore[attr-defined]
+        assert same(value, pickle._loads(data, encoding="bytes"))  # type: ignore[attr-defined]  # the pure twin, which typeshed leaves out
 
 
 @given(st.lists(st.tuples(st.text(max_size=9), st.tuples(st.integers(), st.floats())), max_size=5),

@@ -45,7 +45,7 @@ def plan(
     source: FakeSource, *targets: str, from_s: int = NOW_S - HOUR, **limits: int | bool
 ) -> Plan:
     request = RenderRequest(targets, from_s, NOW_S, NOW_S)
-    return make_plan(request, source, DefaultLimits(**limits))  # type: ignore[arg-type]
+    return make_plan(request, source, DefaultLimits(**limits))  # type: ignore[arg-type]  # the limits of a test case are numbers
 
 
 def reads(planned: Plan, source: FakeSource) -> set[tuple[tuple[str, ...], int, int, int]]:

@@ -156,7 +156,7 @@ async def test_series_of_a_second_writer_are_shown(postgres_store: PostgresStore
     other = make_bundle(parse_retention("10s:2h"))
     specs = [other if name == "db.c" else OLD for name in rows.names]
     here = Series(rows.names, rows.rrd_id, specs)
-    admin = Admin(postgres_store, object(), Settings())  # type: ignore[arg-type]
+    admin = Admin(postgres_store, object(), Settings())  # type: ignore[arg-type]  # what is used of it is there
     [row] = [row async for row in _conflicts(admin, here)]
     assert row["names"] == ["db.c"] and row["series"] == 1
     assert row["from"].startswith("10s:1h,1m:1d") and row["to"].startswith("10s:2h")

@@ -30,7 +30,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(MemoryStore(), tmp_path, SPEC, now_s=NOW_S)
     await rig.start()
     yield rig
-    rig.store.away = False  # type: ignore[attr-defined]
+    rig.store.away = False  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     await rig.stop()
 
 
@@ -75,13 +75,13 @@ async def test_a_query_finds_the_store_back_before_the_next_try(rig: Rig) -> Non
     source = await source_of(rig)
     send(rig, "a")
     await rig.flusher.settle_until(NOW_S + 60)
-    rig.store.away = True  # type: ignore[attr-defined]
+    rig.store.away = True  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     rig.add([("a", NOW_S, 5.0)])
     rig.flusher._set_available(False, "test")
     ids, spec, slot = source.expand("a"), SPEC, NOW_S // 10
     with pytest.raises(StoreUnavailable):
         await source.fetch(ids, spec, 0, slot, slot + 1)
-    rig.store.away = False  # type: ignore[attr-defined]
+    rig.store.away = False  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     rig.flusher._probed -= 2  # a second later
     assert (await source.fetch(ids, spec, 0, slot, slot + 1)).tolist() == [[5.0]]
     assert rig.intake.late_points == 0
@@ -89,7 +89,7 @@ async def test_a_query_finds_the_store_back_before_the_next_try(rig: Rig) -> Non
 
 async def test_queries_ask_for_a_lost_store_once_a_second(rig: Rig) -> None:
     rig.flusher._set_available(False, "test")
-    rig.store.away = True  # type: ignore[attr-defined]
+    rig.store.away = True  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     pings = 0
     ping = rig.store.ping
 
@@ -98,7 +98,7 @@ async def test_queries_ask_for_a_lost_store_once_a_second(rig: Rig) -> None:
         pings += 1
         await ping()
 
-    rig.store.ping = counted  # type: ignore[method-assign]
+    rig.store.ping = counted  # type: ignore[method-assign]  # a method is put in another's place
     assert not any([await rig.flusher.reachable() for _ in range(20)])
     assert pings <= 2
 
@@ -133,7 +133,7 @@ async def test_taken_out_until_it_is_put_back(rig: Rig) -> None:
 async def test_nothing_is_taken_out_while_the_store_is_away(rig: Rig) -> None:
     source = await source_of(rig)
     send(rig, "a;t=1")
-    rig.store.away = True  # type: ignore[attr-defined]
+    rig.store.away = True  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     with pytest.raises(StoreUnavailable):
         await source.untag_series(["a;t=1"])
     assert names(source, "t=1") == ["a;t=1"]

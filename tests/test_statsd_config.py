@@ -333,7 +333,7 @@ def test_the_sample_s_table_is_the_defaults_when_it_is_switched_on(tmp_path: Pat
     assert set(tomllib.loads(text)["statsd"]) == {f.name for f in fields(StatsdSettings)}
     table = loaded(tmp_path, text).statsd_table
     deletes = {f"delete{kind}": None for kind in ("Counters", "Timers", "Sets", "Gauges")}
-    assert replace(table, **deletes) == StatsdSettings()  # type: ignore[arg-type]
+    assert replace(table, **deletes) == StatsdSettings()  # type: ignore[arg-type]  # the values fit the fields, one by one
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -396,7 +396,7 @@ async def test_events(store: Store) -> None:
     )
 
     async def found(from_s: float, until_s: float, *args: object) -> list[Event]:
-        return await store.find_events(EventQuery(from_s, until_s, *args))  # type: ignore[arg-type]
+        return await store.find_events(EventQuery(from_s, until_s, *args))  # type: ignore[arg-type]  # the values fit the fields, one by one
 
     assert await found(-1e12, 1e12) == [bare, first, late, twin]
     assert await found(1_700_000_000.25, 1_700_000_100) == [first, late, twin]

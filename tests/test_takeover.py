@@ -93,10 +93,10 @@ async def test_points_that_come_during_a_merge_wait_for_the_next(rig: Rig) -> No
         assert rounds < 10
         return await merge(batch)
 
-    rig.flusher._merger.merge = slow  # type: ignore[method-assign]
+    rig.flusher._merger.merge = slow  # type: ignore[method-assign]  # a method is put in another's place
     rig.add([("a", now_s - 100, 5.0)])
     await rig.flusher.settle()
     assert rounds == 1 and rig.intake.late_points == 1
     await rig.flusher.settle()
     assert rounds == 2
-    rig.flusher._merger.merge = merge  # type: ignore[method-assign]
+    rig.flusher._merger.merge = merge  # type: ignore[method-assign]  # a method is put in another's place

@@ -150,7 +150,7 @@ def admin_of(rig: Rig) -> Admin:
     live: Any = SimpleNamespace(
         registry=rig.registry, source=source, intake=rig.intake, flusher=rig.flusher, listeners={}
     )
-    return Admin(rig.store, live)  # type: ignore[arg-type]
+    return Admin(rig.store, live)  # type: ignore[arg-type]  # what is used of it is there
 
 
 def arrive(rig: Rig, peer: str, *names: str, value: float = 1.0) -> None:
@@ -252,14 +252,14 @@ async def test_tail_shows_a_sample_when_there_is_too_much(rig: Rig) -> None:
 async def test_tail_says_that_nothing_matches_yet(rig: Rig) -> None:
     verb = find_verb("tail").start(admin_of(rig), {"glob": "none.*"})
     assert "no series matches none.*" in (await anext(verb))["note"]
-    await verb.aclose()  # type: ignore[attr-defined]
+    await verb.aclose()  # type: ignore[attr-defined]  # it is a generator, which the annotation doesn't say
     assert not rig.intake.taps
 
 
 async def test_verbs_that_need_a_server_say_so(rig: Rig) -> None:
     for name, arguments in (("top", {}), ("tail", {"glob": "*"})):
         with pytest.raises(BadRequest, match="needs a running server"):
-            find_verb(name).start(Admin(rig.store), arguments)  # type: ignore[arg-type]
+            find_verb(name).start(Admin(rig.store), arguments)  # type: ignore[arg-type]  # what is used of it is there
 
 
 async def test_a_tap_sees_each_buffer_once_and_only_while_it_is_there(rig: Rig) -> None:

@@ -40,11 +40,11 @@ def configure(folder: Path, servers: list[str]) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "graphite.settings"
     warnings.filterwarnings("ignore")
     # graphite-web 1.1.10 asks for a function that Python 3.11 has no longer
-    inspect.getargspec = lambda f: inspect.getfullargspec(f)[:4]  # type: ignore[attr-defined]
-    import django  # type: ignore[import-not-found]
+    inspect.getargspec = lambda f: inspect.getfullargspec(f)[:4]  # type: ignore[attr-defined]  # what this Django still asks for
+    import django  # type: ignore[import-not-found]  # it is there for this test only
 
     django.setup()
-    from django.core.management import call_command  # type: ignore[import-not-found]
+    from django.core.management import call_command  # type: ignore[import-not-found]  # it is there for this test only
 
     call_command("migrate", run_syncdb=True, verbosity=0, interactive=False)
 
@@ -64,7 +64,7 @@ class Server(WSGIServer):
 
 def main() -> None:
     configure(Path(sys.argv[1]), sys.argv[2:])
-    from django.core.wsgi import get_wsgi_application  # type: ignore[import-not-found]
+    from django.core.wsgi import get_wsgi_application  # type: ignore[import-not-found]  # it is there for this test only
 
     server = make_server("127.0.0.1", 0, get_wsgi_application(), Server, Handler)
     print(f"port {server.server_port}", flush=True)

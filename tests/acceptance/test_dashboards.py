@@ -42,6 +42,6 @@ def test_the_server_answers_its_dashboard(tmp_path: Path) -> None:
         for target in questions(node):
             if not any(name in target for name in LATER):
                 form = {"target": target, "from": "-1min", "format": "json"}
-                wait_for(lambda form=form: bool(answer("/render", **form)), target)  # type: ignore[misc]
+                wait_for(lambda form=form: bool(answer("/render", **form)), target)  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
     finally:
         server.close()

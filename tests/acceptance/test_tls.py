@@ -202,7 +202,7 @@ def test_each_listener_counts_whom_it_keeps_out(server: TlsServer) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind((ELSEWHERE, 0))
             sender.sendto(b"a:1|c\n", (HERE, server.ports[listener]))
-        wait_for(lambda listener=listener: server.forbidden(listener) == 1, listener)  # type: ignore[misc]
+        wait_for(lambda listener=listener: server.forbidden(listener) == 1, listener)  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
 
 
 def test_each_listener_says_how_many_it_refused(server: TlsServer) -> None:

@@ -206,7 +206,7 @@ async def test_the_journal_syncs_by_time_that_passes(tmp_path: Path) -> None:
         rig.now_s += change
         rig.add([("a", rig.now_s, 1.0)])
         syncs = rig.journal.syncs
-        await until(lambda syncs=syncs: rig.journal.syncs > syncs)  # type: ignore[misc]
+        await until(lambda syncs=syncs: rig.journal.syncs > syncs)  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
     await rig.stop()
 
 
@@ -245,7 +245,7 @@ async def test_statsd_flushes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         offset += change
         count = len(stamps)
         begin = time.monotonic()
-        await until(lambda count=count: len(stamps) > count + 1)  # type: ignore[misc]
+        await until(lambda count=count: len(stamps) > count + 1)  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
         assert time.monotonic() - begin < 5
         assert abs(stamps[-1] - clock.now()) < 2
     task.cancel()

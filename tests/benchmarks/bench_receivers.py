@@ -80,7 +80,7 @@ def in_memory() -> None:
     for payload in (lines, frames):
         payload.render(0, 1_700_000_000)
     for label, registry in (("split", Dictionary()), ("scan", Scanner())):
-        us = best_us(lambda r=registry: carbon_line.parse(lines.data, 0, r))  # type: ignore[misc]
+        us = best_us(lambda r=registry: carbon_line.parse(lines.data, 0, r))  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
         print(f"carbon_line.parse, {label:31} {us:8.3f} us/point")
     for label, registry in (("read in Python", Dictionary()), ("kernel", Scanner())):
         pickles(label, frames.data, names, registry)
@@ -100,7 +100,7 @@ def pickles(label: str, blast: bytes, names: list[bytes], registry: Dictionary) 
         for protocol in range(6):
             body = pickle.dumps(points, protocol)
             frame = struct.pack(">I", len(body)) + body
-            us = best_us(lambda f=frame: carbon_pickle.parse(f, 0, registry))  # type: ignore[misc]
+            us = best_us(lambda f=frame: carbon_pickle.parse(f, 0, registry))  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
             print(f"carbon_pickle.parse, {label}, {shape}, protocol {protocol} {us:8.3f} us/point")
 
 

@@ -150,7 +150,7 @@ def _on_store(target: Target, verb: Verb, given: dict[str, Any]) -> Iterator[Row
             while (row := runner.run(_next(rows))) is not None:
                 yield row
         finally:
-            runner.run(rows.aclose())  # type: ignore[attr-defined]
+            runner.run(rows.aclose())  # type: ignore[attr-defined]  # it is a generator, which the annotation doesn't say
 
 
 async def _next(rows: AsyncIterator[Row]) -> Row | None:

@@ -59,7 +59,7 @@ def floor_to_unit(time_s: int, unit: str, context: Context, weekday: int = 1) ->
         local -= timedelta(days=(local.isoweekday() - weekday) % 7)
     kept = {"hours": 1, "minutes": 2, "seconds": 3}.get(unit, 0)
     zeroed = dict.fromkeys(("hour", "minute", "second")[kept:], 0)
-    return int(local.replace(**zeroed, microsecond=0).timestamp())  # type: ignore[arg-type]
+    return int(local.replace(**zeroed, microsecond=0).timestamp())  # type: ignore[arg-type]  # the fields are numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def timeStack(
     for number, block in zip(shift_numbers(timeShiftStart, timeShiftEnd), shifted, strict=False):
         blocks.append(
             block.map_values(place).map_labels(
-                lambda label, number=number: label.derived(  # type: ignore[misc]
+                lambda label, number=number: label.derived(  # type: ignore[misc]  # mypy infers no types of a lambda's defaults
                     f"timeShift({label.name}, {unit}, {number})",
                     timeShiftUnit=unit,
                     timeShift=str(number),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it comes without types
 
 from tgres_py.errors import BadRequest, LimitExceeded
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it comes without types
 
 from tgres_py.errors import ConfigError
 

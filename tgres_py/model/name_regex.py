@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it comes without types
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest

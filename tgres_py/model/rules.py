@@ -346,7 +346,7 @@ def _key(key: str) -> str:
 
 def _sections(text: str, source: str) -> list[_Section]:
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    parser.optionxform = _key  # type: ignore[assignment,method-assign]
+    parser.optionxform = _key  # type: ignore[assignment,method-assign]  # a method is put in another's place
     try:
         parser.read_string(text, source)
     except configparser.MissingSectionHeaderError as error:

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import re2  # type: ignore[import-untyped]
+import re2  # type: ignore[import-untyped]  # it comes without types
 from numpy.typing import NDArray
 
 from tgres_py.errors import BadRequest, LimitExceeded

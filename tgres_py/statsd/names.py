@@ -33,7 +33,7 @@ class Names:
                 graphite.prefixGauge,
                 graphite.prefixSet,
             )
-            heads = tuple(".".join(p for p in (root, part) if p) for part in parts)  # type: ignore[assignment]
+            heads = tuple(".".join(p for p in (root, part) if p) for part in parts)  # type: ignore[assignment]  # as many as there are parts: the names' tuple
         self._counters, self._timers, self._gauges, self._sets = (
             h + "." if h else "" for h in heads
         )
