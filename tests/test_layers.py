@@ -128,3 +128,11 @@ def test_python_s_own_regular_expressions_never_meet_a_user_s_pattern() -> None:
                     named = bool(node.args) and isinstance(node.args[0], ast.Name)
                     upper = named and node.args[0].id.isupper()  # type: ignore[attr-defined]  # named says that it is a Name
                     assert constant or upper, f"{where}: a computed pattern for re; use re2"
+
+
+def test_what_checkers_are_told_to_ignore_has_its_reason() -> None:
+    """The code of what is ignored, and a sentence."""
+    for path in sorted([*sources(), *(ROOT / "tests").rglob("*.py")]):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if told := re.search(r"# type: (?=ignore)(.*)", line):
+                assert re.match(r"ignore\[[a-z, -]+\]  # \w.{8}", told[1]), f"{path}, line {number}"
