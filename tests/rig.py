@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,17 @@ class Rig:
         id_ = self.registry.table.get(name.encode())
         values = await self.reader.fetch(np.array([id_], np.int32), archive, from_slot, until_slot)
         return values[0]
+
+
+@asynccontextmanager
+async def running_rig(
+    store: Store, folder: Path, spec: BundleSpec, *, now_s: int
+) -> AsyncIterator[Rig]:
+    """A rig that was started; at the end the time is the machine's again."""
+    rig = Rig(store, folder, spec, now_s=now_s)
+    await rig.start()
+    try:
+        yield rig
+    finally:
+        rig.journal.close()
+        clock.replace_source(None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.rig import Rig
+from tests.rig import Rig, running_rig
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.flusher import Pace
@@ -56,11 +56,8 @@ class HookedStore(MemoryStore):
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(HookedStore(), tmp_path, SPEC, now_s=NOW_S)
-    await rig.start()
-    yield rig
-    rig.journal.close()
-    clock.replace_source(None)
+    async with running_rig(HookedStore(), tmp_path, SPEC, now_s=NOW_S) as rig:
+        yield rig
 
 
 def hooked(rig: Rig) -> HookedStore:

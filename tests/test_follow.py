@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rig import Rig
+from tests.rig import Rig, running_rig
 from tgres_py import clock
 from tgres_py.model.retention import Archive, BundleSpec, Cf
 from tgres_py.storage.memory import MemoryStore
@@ -28,11 +28,8 @@ NAMES = ("a", "a.b", "b;x=1", "c.d")
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    one = Rig(MemoryStore(), tmp_path / "journal", SPEC, now_s=NOW_S)
-    await one.start()
-    yield one
-    one.journal.close()
-    clock.replace_source(None)
+    async with running_rig(MemoryStore(), tmp_path / "journal", SPEC, now_s=NOW_S) as rig:
+        yield rig
 
 
 def memory(rig: Rig) -> MemoryStore:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.rig import Rig
-from tgres_py import clock
+from tests.rig import Rig, running_rig
 from tgres_py.errors import StoreUnavailable
 from tgres_py.ingest.reader import archives_of, scatter
 from tgres_py.ingest.rows import joined, rows_of_block, rows_of_slots
@@ -26,11 +25,8 @@ SLOTS = 120
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(MemoryStore(), tmp_path, SPEC, now_s=NOW_S)
-    await rig.start()
-    yield rig
-    rig.journal.close()
-    clock.replace_source(None)
+    async with running_rig(MemoryStore(), tmp_path, SPEC, now_s=NOW_S) as rig:
+        yield rig
 
 
 async def fill(rig: Rig, flush_until: int) -> np.ndarray:

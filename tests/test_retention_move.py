@@ -64,6 +64,15 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     clock.replace_source(None)
 
 
+async def sent_to(rig: Rig, seconds: int) -> Sent:
+    """Starts the rig and sends it points for this time, each series one in each slot; the flusher had its turn."""
+    await rig.start()
+    sent = Sent()
+    sent.send(rig, seconds, 1)
+    await rig.tick()
+    return sent
+
+
 async def start_job(rig: Rig, spec: BundleSpec) -> int:
     """A job that moves all series to ``spec``."""
     store = rig.store
@@ -112,10 +121,7 @@ async def test_a_change_while_points_come(
     make: Callable[..., Rig], postgres_store: PostgresStore, spec: BundleSpec
 ) -> None:
     rig = make(postgres_store)
-    await rig.start()
-    sent = Sent()
-    sent.send(rig, 1_500, 1)
-    await rig.tick()
+    sent = await sent_to(rig, 1_500)
     sent.send(rig, 130, 2)
     job = await start_job(rig, spec)
     await worker(rig).work(job)
@@ -139,10 +145,7 @@ async def test_a_coarser_finest_archive_is_rolled_up(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
     rig = make(postgres_store)
-    await rig.start()
-    sent = Sent()
-    sent.send(rig, 1_200, 1)
-    await rig.tick()
+    sent = await sent_to(rig, 1_200)
     job = await start_job(rig, COARSER)
     await worker(rig).work(job)
     for name in NAMES:
@@ -195,10 +198,7 @@ async def test_undo_gives_everything_back_and_keeps_what_came_meanwhile(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
     rig = make(postgres_store)
-    await rig.start()
-    sent = Sent()
-    sent.send(rig, 1_500, 1)
-    await rig.tick()
+    sent = await sent_to(rig, 1_500)
     job = await start_job(rig, COARSER)
     before = await everything(rig)
     at_s = rig.now_s
@@ -258,9 +258,7 @@ async def test_forget_deletes_what_undo_would_need(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
     rig = make(postgres_store)
-    await rig.start()
-    Sent().send(rig, 600, 1)
-    await rig.tick()
+    await sent_to(rig, 600)
     job = await start_job(rig, LONGER)
     await worker(rig).work(job)
     before = await everything(rig)
@@ -331,10 +329,7 @@ async def test_a_kill_at_each_step(
 ) -> None:
     monkeypatch.setattr("tgres_py.ingest.retention_job.BATCH", (2, 2))
     rig = make(postgres_store)
-    await rig.start()
-    sent = Sent()
-    sent.send(rig, 900, 1)
-    await rig.tick()
+    sent = await sent_to(rig, 900)
     sent.send(rig, 60, 2)
     job = await start_job(rig, spec)
     with monkeypatch.context() as patch:
@@ -490,10 +485,7 @@ async def test_what_was_planned_before_reads_where_it_was(
     make: Callable[..., Rig], postgres_store: PostgresStore
 ) -> None:
     rig = make(postgres_store)
-    await rig.start()
-    sent = Sent()
-    sent.send(rig, 900, 1)
-    await rig.tick()
+    await sent_to(rig, 900)
     ids = np.arange(5, dtype=np.int32)
     window = (0, rig.now_s // 10 - 300, rig.now_s // 10 + 1)
     before = await rig.reader.fetch(ids, *window, OLD)

@@ -169,6 +169,18 @@ class ServerProcess:
             sock.shutdown(socket.SHUT_WR)
             assert sock.recv(1) == b""
 
+    def run_verb(self, name: str, token: str, **given: Any) -> list[dict[str, Any]]:
+        """All rows of an operator verb over HTTP."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['http']}/admin/{name}",
+            json.dumps(given).encode(),
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            rows = [json.loads(line) for line in answer if line.strip()]
+        assert not rows or "error" not in rows[-1], rows[-1]
+        return rows
+
     def metrics(self) -> dict[str, float]:
         """All samples by name (with labels)."""
         status, body = self.get("/metrics")

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,7 @@ def tgres(server: ServerProcess, *args: str, code: int = 0, alone: bool = False)
 
 def ask(server: ServerProcess, verb: str, **given: Any) -> list[dict[str, Any]]:
     """The results of a verb over HTTP."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.ports['http']}/admin/retention.{verb}",
-        json.dumps(given).encode(),
-        {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        rows = [json.loads(line) for line in answer if line.strip()]
+    rows = server.run_verb(f"retention.{verb}", TOKEN, **given)
     return [row for row in rows if not row.keys() & {"progress", "note"}]
 
 

@@ -9,33 +9,18 @@ Times are of the wall clock, CPU of the server with its PostgreSQL, stalls those
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import tempfile
 import threading
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.benchmarks.bench_ingest import cpu_s, name, until_idle
 
 TOKEN = "a-token-of-the-benchmark"
 STEP_S = 10
-
-
-def ask(server: ServerProcess, verb: str, **given: Any) -> list[dict[str, Any]]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.ports['http']}/admin/retention.{verb}",
-        json.dumps(given).encode(),
-        {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        rows = [json.loads(line) for line in answer if line.strip()]
-    assert "error" not in rows[-1], rows[-1]
-    return rows
 
 
 def send(server: ServerProcess, series: int, at_s: int) -> None:
@@ -75,7 +60,7 @@ def measure(series: int, rounds: int, to: str) -> None:
 
             begin, cpu = time.monotonic(), cpu_s(pid)
             rules = f"[all]\npattern = .*\nretentions = {to}\n"
-            rows = ask(server, "plan", schemas=rules)
+            rows = server.run_verb("retention.plan", TOKEN, schemas=rules)
             print(f"plan: {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s; {rows[0]['series']:,} series")
 
             def go_on() -> None:
@@ -94,7 +79,7 @@ def measure(series: int, rounds: int, to: str) -> None:
 
             threading.Thread(target=render, daemon=True).start()
             before, begin, cpu = stalls(server), time.monotonic(), cpu_s(pid)
-            *_, row = ask(server, "apply", schemas=rules)
+            *_, row = server.run_verb("retention.apply", TOKEN, schemas=rules)
             took = time.monotonic() - begin
             late = {k: v - before[k] for k, v in stalls(server).items()}
             print(f"apply: {row['state']}, {row['moved']:,} series in {took:.1f} s ({row['moved'] / took:,.0f}/s), "
@@ -103,7 +88,7 @@ def measure(series: int, rounds: int, to: str) -> None:
             renders.sort()
             print(f"renders: {len(renders)}, median {renders[len(renders) // 2] * 1000:.0f} ms, worst {renders[-1] * 1000:.0f} ms")
             begin, cpu = time.monotonic(), cpu_s(pid)
-            *_, row = ask(server, "undo", job=row["job"])
+            *_, row = server.run_verb("retention.undo", TOKEN, job=row["job"])
             print(f"undo: {row['state']} in {time.monotonic() - begin:.1f} s, {cpu_s(pid) - cpu:.1f} CPU-s")
         finally:
             ended.set()
