@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tgres_py.migrate.files import list_files
 from tgres_py.migrate.names import name_of_path, path_of_name
 from tgres_py.migrate.whisper_file import (
+    FILE_BYTES_MAX,
     INFO,
     METADATA,
     WhisperCorrupt,
@@ -141,6 +142,8 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
     os.symlink(tmp_path / "b", tmp_path / "linked")
     os.symlink(tmp_path, tmp_path / "a" / "round")
     os.symlink(tmp_path / "nothing", tmp_path / "a" / "gone.wsp")
+    os.mkfifo(tmp_path / "a" / "pipe.wsp")
+    os.symlink("/dev/zero", tmp_path / "a" / "zero.wsp")
     listing = list_files(tmp_path, "p")
     assert [(file.path, file.name, file.size) for file in listing.files] == [
         ("a.b.wsp", "p.a.b", 4),
@@ -149,6 +152,17 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
         ("c/.wsp.wsp", "p.c.wsp", 4),
     ]
     reasons = dict(listing.left_out)
-    assert reasons.keys() == {"a/b.wsp", "bad name.wsp", "a/round", "a/gone.wsp", "linked"}
+    no_files = {"a/pipe.wsp", "a/zero.wsp"}
+    others = {"a/b.wsp", "bad name.wsp", "a/round", "a/gone.wsp", "linked"}
+    assert reasons.keys() == no_files | others
+    assert {reasons[path] for path in no_files} == {"it is no file"}
     assert reasons["a/b.wsp"] == "it is the same series as a.b.wsp: p.a.b"
     assert "goes round" in reasons["a/round"] and "No such file" in reasons["a/gone.wsp"]
+
+
+def test_a_file_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.wsp"
+    path.touch()
+    os.truncate(path, FILE_BYTES_MAX + 1)
+    with pytest.raises(WhisperCorrupt, match="up to 1 GiB"):
+        read_file(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Listing:
 
 
 def list_files(root: Path, prefix: str = "", name_bytes_max: int = NAME_BYTES_MAX) -> Listing:
-    """All ``*.wsp`` below ``root``. Links to folders are followed, each folder once.
+    """All files ``*.wsp`` below ``root``. Links are followed, each folder once.
 
     Of files that mean the same series the first one counts; the others are left out, as are names that no
     series can have.
@@ -50,6 +51,9 @@ def list_files(root: Path, prefix: str = "", name_bytes_max: int = NAME_BYTES_MA
             status = entry.stat()
         except (NameRefused, OSError) as error:
             listing.left_out.append(LeftOut(path, _reason(error)))
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            listing.left_out.append(LeftOut(path, "it is no file"))  # a pipe would hold the import up
             continue
         other = paths.setdefault(name, path)
         if other is not path:

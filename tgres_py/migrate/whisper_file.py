@@ -30,6 +30,7 @@ INFO = struct.Struct(">LLL")
 POINT = np.dtype([("time_s", ">u4"), ("value", ">f8")])
 
 COMPRESSED = b"whisper_compressed"
+FILE_BYTES_MAX = 1 << 30  # two years of seconds have 760 MB; a sparse file may claim to have any size
 
 METHODS = {
     1: Cf.AVERAGE,
@@ -115,7 +116,10 @@ def read_file(path: str | Path) -> tuple[Header, NDArray[np.uint8]]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # one read into memory of our own: a map would fault on each page of it
-        data = np.empty(os.fstat(descriptor).st_size, np.uint8)
+        size = os.fstat(descriptor).st_size
+        if size > FILE_BYTES_MAX:
+            raise WhisperCorrupt(f"it has {size:,} bytes; files of up to 1 GiB are read")
+        data = np.empty(size, np.uint8)
         got = os.readv(descriptor, [data.data]) if len(data) else 0
     finally:
         os.close(descriptor)
