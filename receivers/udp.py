@@ -223,9 +223,11 @@ class UdpListener:
                 self._queued_bytes += len(kept)
             schedule = not self._scheduled
             self._scheduled = True
-        if schedule:
-            with suppress(RuntimeError):  # the loop is closed: the server is gone
+        with suppress(RuntimeError):  # the loop is closed: the server is gone
+            if schedule:
                 self._loop.call_soon_threadsafe(self._parse_next)
+            elif lost:  # nothing may be parsed for long
+                self._loop.call_soon_threadsafe(self._report_overload)
 
     def _is_full(self, queued_bytes: int) -> bool:
         """Whether so many bytes are too many, as their count or as the time that they will take."""

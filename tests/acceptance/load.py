@@ -52,7 +52,7 @@ class Load:
         self.next_s = first_s
         self.broken = False
         self._series = [f"{prefix}.s{i}" for i in range(series)]
-        self._pause_s = pause_s
+        self.pause_s = pause_s
         self._late_share = late_share
         self._late_slots = late_slots
         self._random = random.Random(first_s)
@@ -78,7 +78,7 @@ class Load:
         try:
             while not self._stopping.is_set():
                 self._send(self._batch())
-                time.sleep(self._pause_s)
+                time.sleep(self.pause_s)
             self._send([point for late in self._late.values() for point in late])
         except OSError:
             self.broken = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,8 @@ AWAY, BACK = "PostgreSQL is away", "PostgreSQL is back"
 class HealthWatch:
     """``with HealthWatch(server) as watch``: asks /healthz five times a second.
 
-    ``bad``: answers other than 200, ``slow``: later than promised. One of these may be the machine's doing.
+    ``bad``: answers other than 200, ``slow``: later than promised. One of these may be the machine's doing, and more
+    where others want its cores.
     """
 
     def __init__(self, server: ServerProcess) -> None:
@@ -28,7 +30,7 @@ class HealthWatch:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.asked = 0
         self.bad = 0
-        self.slow = 0
+        self.slow: list[tuple[float, float]] = []  # when it was asked, how long it took
 
     def __enter__(self) -> HealthWatch:
         self._thread.start()
@@ -47,14 +49,18 @@ class HealthWatch:
         while not self._ended.wait(0.2):
             begin = time.monotonic()
             status, _ = self._server.get("/healthz")
-            self.slow += time.monotonic() - begin > HEALTHZ_S
+            seconds = time.monotonic() - begin
+            if seconds > HEALTHZ_S:
+                self.slow.append((time.time(), seconds))
             self.asked += 1
             self.bad += status != 200
 
     def check(self) -> None:
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # who share each core
+        slow = [one for one in self.slow if one[1] > HEALTHZ_S * crowd]
         assert self.asked > 3
         assert self.bad == 0
-        assert self.slow <= 1
+        assert len(slow) <= 1, slow
 
 
 def ask(server: ServerProcess, path: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -110,11 +110,12 @@ def through(proxy: ProxyThread, dsn: str) -> str:
 
 @contextmanager
 def served(
-    folder: Path, dsn: str, ready: bool = True
+    folder: Path, dsn: str, ready: bool = True, options: Sequence[str] = ()
 ) -> Iterator[tuple[ServerProcess, ProxyThread]]:
     """A server whose PostgreSQL is behind a proxy. ``ready``: waits until it is."""
     with proxy_thread(real_socket(dsn)) as proxy:
-        server = ServerProcess(folder, *HASTE, "--store-timeout-s=3", "--dsn", through(proxy, dsn))
+        away = "--store-timeout-s=3", "--dsn", through(proxy, dsn)
+        server = ServerProcess(folder, *HASTE, *away, *options)
         try:
             server.launch()
             if ready:

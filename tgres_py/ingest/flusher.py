@@ -489,7 +489,8 @@ class Flusher:
             self._late_since = None
             return
         since = self._late_since or 0.0
-        if not at_once and clock.monotonic() - since < LATE_DELAY_S:
+        gathering = clock.monotonic() - since < LATE_DELAY_S and not self.intake.paused
+        if gathering and not at_once:
             return
         await self._settle_doubt()
         left = self.intake.late_points  # those that come meanwhile must not keep the lock from others
