@@ -7,11 +7,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from receivers.statsd_flush import StatsdFlush
+from tests.acceptance.load import Load, Sent
+from tests.acceptance.process import Known, ServerProcess, wait_for
+from tests.acceptance.test_crash import HASTE, JOURNAL_S, RECEIVE_S, add, assert_holds
+from tests.adversity.outage import HealthWatch
+from tests.adversity.serve_with_offset import set_offset
 from tests.fake_sink import FakeSink
 from tests.rig import Rig
 from tests.test_flusher import until
@@ -250,3 +256,53 @@ async def test_statsd_flushes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(stamps[-1] - clock.now()) < 2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def writes(server: ServerProcess) -> float:
+    """Chunks and merges of late points: with the clock ahead, floors are, too."""
+    metrics = server.metrics()
+    return metrics["tgres_flushes_total"] + metrics["tgres_merge_duration_seconds_count"]
+
+
+def written_more(server: ServerProcess, than: float) -> bool:
+    return writes(server) > than
+
+
+def test_a_server_whose_clock_is_set_and_that_is_killed(tmp_path: Path, database: str) -> None:
+    """The senders' clock is right throughout; points of now and older ones, under load."""
+    server = ServerProcess(tmp_path, *HASTE, "--dsn", database)
+    server.module = "tests.adversity.serve_with_offset"
+    set_offset(tmp_path, 0.0)
+    must: Known = {}
+    may: Known = {}
+    old_s = int(time.time()) - 3_000
+    try:
+        # until the end the clock isn't where it belongs, neither at the kills nor at the starts
+        for offsets in ((HOUR_S, 0.0, -HOUR_S), (0.3, -0.3, 2.0, -2.0, HOUR_S), (-HOUR_S, 1.0)):
+            server.start()
+            port = server.ports["carbon"]
+            old = Load(Sent(), port, old_s, pause_s=0.02, series=5, prefix="load2")
+            live = Load(Sent(), port, int(time.time()), pause_s=1.0, late_slots=3)
+            with HealthWatch(server) as watch:
+                for offset in offsets:
+                    set_offset(tmp_path, offset)
+                    goes_on = partial(written_more, server, writes(server))
+                    wait_for(goes_on, "writing goes on", 30)
+                    assert server.imbalance() == 0
+            watch.check()
+            assert server.sum_of("tgres_points_dropped_total") == 0
+            killed = time.monotonic()
+            server.kill()
+            for load in (live, old):
+                load.abandon()
+                add(must, load.sent.known(killed - JOURNAL_S - RECEIVE_S))
+                add(may, load.sent.known())
+            old_s = old.next_s
+        set_offset(tmp_path, 0.0)
+        server.start()
+        assert_holds(server, must, may)
+        wait_for(lambda: server.sum_of("tgres_points_held") == 0, "late points are merged", 30)
+        assert_holds(server, must, may)
+        assert server.imbalance() == 0
+    finally:
+        server.close()

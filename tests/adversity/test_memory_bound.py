@@ -140,7 +140,9 @@ def test_memory_stays_below_its_bound(
         rounds = 0
         with frozen_postgres(server):
             for first in range(2, 700, 10):
-                lines = (fleet(begin_s + 10 * r, PER_SEGMENT // 2) for r in range(first, first + 10))
+                lines = (
+                    fleet(begin_s + 10 * r, PER_SEGMENT // 2) for r in range(first, first + 10)
+                )
                 if not pours(server, "".join(lines)):
                     break
                 rounds += 10
