@@ -268,6 +268,7 @@ def written_more(server: ServerProcess, than: float) -> bool:
     return writes(server) > than
 
 
+@pytest.mark.slow
 def test_a_server_whose_clock_is_set_and_that_is_killed(tmp_path: Path, database: str) -> None:
     """The senders' clock is right throughout; points of now and older ones, under load."""
     server = ServerProcess(tmp_path, *HASTE, "--dsn", database)

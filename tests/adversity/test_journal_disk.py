@@ -41,7 +41,7 @@ def limited_files(server: ServerProcess) -> Iterator[Callable[[bool], None]]:
     yield limit
 
 
-@pytest.mark.parametrize("how", ["tmpfs", "limit"])
+@pytest.mark.parametrize("how", [pytest.param("tmpfs", marks=pytest.mark.slow), "limit"])
 def test_a_full_disk_under_load(tmp_path: Path, database: str, how: str) -> None:
     server = ServerProcess(tmp_path, *HASTE, "--dsn", database)
     disk = small_disk(server.data / "journal", 12) if how == "tmpfs" else limited_files(server)

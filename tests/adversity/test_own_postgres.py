@@ -162,6 +162,7 @@ def test_no_connections_left(tmp_path: Path, own: OwnPostgres, hog: Hog) -> None
         watch.check()
 
 
+@pytest.mark.slow
 def test_another_server_takes_over(tmp_path: Path, own: OwnPostgres) -> None:
     dsn = own.database()
     with served(tmp_path, dsn) as (server, proxy):
@@ -179,6 +180,7 @@ def test_another_server_takes_over(tmp_path: Path, own: OwnPostgres) -> None:
         watch.check()
 
 
+@pytest.mark.slow
 def test_the_disk_of_postgresql_is_full(tmp_path: Path, own: OwnPostgres) -> None:
     with served(tmp_path, own.database()) as (server, _):
         traffic = Traffic(server)
