@@ -45,6 +45,11 @@ class TlsServer(ServerProcess):
         (folder / "tgres.toml").write_text(CONFIG)
         self.certificate("one")
 
+    def start(self) -> None:
+        super().start()
+        # statsd's addresses are told after those that every server has
+        wait_for(lambda: self._listens() and self.ports.keys() >= set(STREAMS), "all ports")
+
     def certificate(self, name: str) -> None:
         for kind in ("pem", "key"):
             shutil.copy(PEMS / f"{name}.{kind}", self.folder / f"cert.{kind}")
