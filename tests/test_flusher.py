@@ -311,6 +311,23 @@ async def test_a_failed_flush_leaves_all_in_memory_and_open(rig: Rig) -> None:
     assert await slots(rig, "a", archive=1) == {0: 1.5}
 
 
+async def test_points_of_a_chunk_that_could_not_be_written_keep_their_order(rig: Rig) -> None:
+    """One that came while it was sealed, and one that came when the write had failed."""
+
+    async def fail() -> None:
+        rig.add([("a", NOW_S, 2.0)])
+        raise StoreUnavailable("gone")
+
+    rig.add([("a", NOW_S, 1.0)])
+    hooked(rig).before_write = fail
+    with pytest.raises(StoreUnavailable):
+        await rig.flusher.settle_until(NOW_S + 10)
+    rig.add([("a", NOW_S, 3.0)])
+    values = await rig.read("a", 0, NOW_S // 10, NOW_S // 10 + 1)
+    assert values.tolist() == [3.0]
+    assert (rig.intake.ledger.balance, rig.intake.ledger.held) == (0, 0)
+
+
 async def test_points_of_a_chunk_that_is_being_written_come_through(rig: Rig) -> None:
     rig.add([("a", NOW_S, 1.0)])
     await rig.tick()

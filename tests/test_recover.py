@@ -492,6 +492,19 @@ async def test_points_that_found_their_place_in_memory_count_once_after_a_kill(
     assert await slots(rig, "a") == {0: 3.0, 400: 7.0}
 
 
+async def test_points_that_waited_come_before_those_that_come_after_the_start(
+    make: Callable[..., Rig],
+) -> None:
+    """Though they aren't merged yet when the first of these come."""
+    rig = make()
+    await start_away(rig, [("a", NOW_S, 1.0)])
+    await rig.recover()
+    rig.add([("a", NOW_S, 2.0)])
+    assert await slots(rig, "a") == {0: 2.0}
+    await restart(rig)
+    assert await slots(rig, "a") == {0: 2.0}
+
+
 async def test_points_that_come_during_the_replay(make: Callable[..., Rig]) -> None:
     """They are newer than what is replayed, and they count beside it."""
     for spec, expected in ((SPEC, 2.0), (SUM, 3.0)):
@@ -517,10 +530,10 @@ async def test_a_kill_anywhere_in_the_writing_of_a_merge(make: Callable[..., Rig
     rig = await with_flushed_chunk(make, SUM)
     await rig.kill()
     await start_away(rig, [("a", NOW_S, 2.0), ("a", rig.now_s, 3.0), ("a", rig.now_s, 4.0)])
-    await rig.recover()
     await rig.journal.synced()
     path = journal_files(rig)[-1]
     before = path.stat().st_size
+    await rig.recover()
     memory(rig).away = True
     with pytest.raises(StoreUnavailable):
         await rig.flusher.settle()

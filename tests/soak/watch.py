@@ -46,20 +46,31 @@ def tree(pid: int) -> list[int]:
     return [pid, *(below for child in children_of(pid) for below in tree(child))]
 
 
+def told(pid: int, file: str) -> str:
+    """A file of /proc; nothing when the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{file}").read_text()
+    except OSError:
+        return ""
+
+
 def memory_mb(pids: Iterable[int]) -> float:
-    kb = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                kb += int(line.split()[1])
-    return kb / 1024
+    lines = [line for pid in pids for line in told(pid, "smaps_rollup").splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def fds(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
 
 
 def cpu_s(pids: Iterable[int]) -> float:
     """Of processes and their children that have ended."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = told(pid, "stat").rpartition(")")[2].split()
         ticks += sum(map(int, fields[11:15]))
     return ticks * TICK_S
 
@@ -114,7 +125,7 @@ class Watch:
         return Sample(
             time.monotonic(),
             memory_mb(pids),
-            sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
+            sum(map(fds, pids)),
             cpu_s(pids),
             cpu_s(postgres),
             total(metrics, "tgres_points_received_total"),

@@ -31,7 +31,7 @@ from tgres_py.ingest.rows import joined, rows_of_block
 from tgres_py.ingest.takeover import take_over
 from tgres_py.kernels import FLOOR_NONE
 from tgres_py.measure import Histogram
-from tgres_py.model.points import Ids, Reason
+from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.storage.port import ChunkRows, Store
 
@@ -347,13 +347,14 @@ class Flusher:
 
         What has points there has a row in the store first: no series without one can get any.
         """
-        floor = self.ring.floor(segment)
+        floor, newest = self.ring.floor(segment), self.intake.late_seq
         self.ring.set_seal(segment, until_slot)
         try:
             await self._create_series()
             yield
         except BaseException:
             self.ring.set_seal(segment, floor)
+            self.intake.land_since(newest)
             raise
 
     async def _flush_chunk(self, segment: int, until_slot: int, synced: bool = True) -> None:
@@ -514,47 +515,12 @@ class Flusher:
             step_s = self._spec(segment).archives[0].step_s
             if self.ring.floor(segment) * step_s < end_s:
                 await self.flush_until(segment, -(-end_s // step_s))
-        stored = overwritten = 0
-        rejected: dict[Reason, int] = {}
-        rest: list[Late] = []
-        landed: list[Record] = []
-        # from here to the end of the loop nothing waits: points keep their order
-        for late in batch:
-            s, o, below, too_old, future, unplaced = self.ring.store(
-                late.ids, late.times, late.values, late.now_s, self.intake.limits.future_s_max
-            )
-            stored, overwritten = stored + s, overwritten + o
-            for at, reason in ((too_old, Reason.TOO_OLD), (future, Reason.FUTURE), (unplaced, Reason.UNMATCHED)):
-                if len(at):
-                    rejected[reason] = rejected.get(reason, 0) + len(at)
-            if s + o:
-                taken = np.ones(len(late), np.bool_)
-                for at in (below, too_old, future, unplaced):
-                    taken[at] = False
-                left = Record(
-                    Kind.LATE, late.ids[below], late.times[below], late.values[below], late.now_s, late.seq
-                )
-                landed.append(
-                    Record(
-                        Kind.LANDED,
-                        late.ids[taken],
-                        late.times[taken],
-                        late.values[taken],
-                        late.now_s,
-                        rest=left,
-                    )
-                )
-            if len(below):
-                rest.append(
-                    Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)
-                )
+        # nothing waits from here until all are looked at: points keep their order
+        rest = [left for late in batch if len(left := self.intake.land(late))]
         # what is in the ring now must not be stored twice if the rest fails; the number must still be told
         batch[:] = rest or [Late(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0), 0, seq)]
-        count = stored + overwritten + sum(rejected.values())
-        self._count_done(count, stored, overwritten, rejected)
-        if self.journal is not None and landed:
-            for record in landed:
-                self.journal.append(record)
+        if self.intake.landed:
+            self.intake.landed = False
             await self._journal_synced()
         result = await self._merger.merge(rest) if rest else Merge()
         self._doubt = seq, result
@@ -572,17 +538,6 @@ class Flusher:
             done = self.intake.take_late_until(seq)
             self.intake.late_done(done, merge.stored, merge.overwritten, merge.rejected)
         self._doubt = None
-
-    def _count_done(
-        self, count: int, stored: int, overwritten: int, rejected: dict[Reason, int]
-    ) -> None:
-        intake = self.intake
-        intake.late_points -= count
-        intake.ledger.held -= count
-        intake.ledger.stored += stored
-        intake.ledger.overwritten += overwritten
-        intake.ledger.rejected.update(rejected)
-        intake.room()
 
     # -- partial chunks ----------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ One call for a whole receive buffer, in the loop's thread, never waiting. Receiv
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -75,6 +75,7 @@ class Intake:
         self.ledger = Ledger()
         self.late: list[Late] = []
         self.late_points = 0
+        self.landed = False  # whether some went to the ring, which the journal's disk may not know yet
         # numbers of each run are higher than those of the runs before, even of records that are gone
         self.late_seq = journal.incarnation << 32 if journal else 0
         self.on_late: Callable[[], None] = lambda: None
@@ -203,6 +204,43 @@ class Intake:
         self.on_late()
         return grown
 
+    def land(self, late: Late) -> Late:
+        """Puts points of the queue where the ring has places for them by now; what is left is for the store."""
+        stored, overwritten, below, *refused = self.ring.store(
+            late.ids, late.times, late.values, late.now_s, self.limits.future_s_max
+        )
+        rejected = {
+            reason: len(at)
+            for reason, at in zip(
+                (Reason.TOO_OLD, Reason.FUTURE, Reason.UNMATCHED), refused, strict=True
+            )
+            if len(at)
+        }
+        left = Late(late.ids[below], late.times[below], late.values[below], late.now_s, late.seq)
+        if stored + overwritten and self.journal is not None:
+            taken = np.ones(len(late), np.bool_)
+            for at in (below, *refused):
+                taken[at] = False
+            rest = Record(Kind.LATE, left.ids, left.times, left.values, left.now_s, left.seq)
+            self.journal.append(
+                Record(
+                    Kind.LANDED,
+                    late.ids[taken],
+                    late.times[taken],
+                    late.values[taken],
+                    late.now_s,
+                    rest=rest,
+                )
+            )
+            self.landed = True
+        self._done(len(late) - len(left), stored, overwritten, rejected)
+        return left
+
+    def land_since(self, seq: int) -> None:
+        """The same with all records after number ``seq``, before newer points come to their slots."""
+        at = bisect_right(self.late, seq, key=lambda late: late.seq)
+        self.late[at:] = [left for late in self.late[at:] if len(left := self.land(late))]
+
     def take_late(self, most: int) -> list[Late]:
         """The oldest queued points, about ``most``; still counted as held."""
         count = 0
@@ -228,7 +266,11 @@ class Intake:
         self, taken: list[Late], stored: int, overwritten: int, rejected: dict[Reason, int]
     ) -> None:
         """The queue's points found their places."""
-        count = sum(map(len, taken))
+        self._done(sum(map(len, taken)), stored, overwritten, rejected)
+
+    def _done(
+        self, count: int, stored: int, overwritten: int, rejected: dict[Reason, int]
+    ) -> None:
         self.late_points -= count
         self.ledger.held -= count
         self.ledger.stored += stored

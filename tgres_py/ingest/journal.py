@@ -477,8 +477,8 @@ class Journal:
                     if upto > self._synced:
                         self._sync()
                     last_try = clock.monotonic()
+                    self._works_again()  # before anybody sees that all is on disk
                     self._synced = upto
-                    self._works_again()
                     self._tell(True)
             except OSError as e:
                 self._note_failure(e)

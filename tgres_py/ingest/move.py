@@ -103,6 +103,7 @@ class Mover:
         segments = np.unique(ring.locate(batch.ids)[0]).tolist()
         target, cut_s = self._cut(batch, number, segments)
         cut_slot = -(-cut_s // old.archives[0].step_s)
+        newest = self._flusher.intake.late_seq
         try:
             for segment in segments:
                 ring.set_seal(segment, cut_slot)
@@ -115,6 +116,7 @@ class Mover:
         finally:
             for segment in segments:
                 ring.set_seal(segment, ring.floor(segment))
+            self._flusher.intake.land_since(newest)
 
     async def _take_in_others(self, ids: Ids) -> None:
         """Names that were joined with one of the series in this run: what the ring holds of them goes to the

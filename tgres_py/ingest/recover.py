@@ -163,11 +163,28 @@ async def recover(intake: Intake, journal: Journal | None, store: Store) -> Reco
         if journal.gaps == 0:
             # what is older than the copies
             journal.drop_before(runs[0].files[0].number if ours and runs else journal.first_number, 0)
+    await _land(intake)
     registry.open()
     intake.journal_names()
     result.series = len(rows.names)
     result.seconds = clock.monotonic() - begin
     return result
+
+
+async def _land(intake: Intake) -> None:
+    """What waited goes to the ring where that has places, before newer points do. Nothing waits at the end:
+    the registry may open."""
+    at = points = 0
+    while at < len(intake.late):
+        intake.registry.admit_waiting()
+        intake.journal_names()
+        points += len(intake.late[at])
+        intake.late[at] = intake.land(intake.late[at])
+        at += 1
+        if points >= POINTS_SLICE:
+            points = 0
+            await asyncio.sleep(0)
+    intake.late[:] = [late for late in intake.late if len(late)]
 
 
 @dataclass(slots=True)

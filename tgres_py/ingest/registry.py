@@ -246,9 +246,14 @@ class Registry:
     # -- admission ---------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Gives all ids that have none a bundle and a place in the ring."""
+        """Gives all ids that have none a bundle and a place in the ring, once the registry is open."""
+        if self.opened:
+            self.admit_waiting()
+
+    def admit_waiting(self) -> None:
+        """The same before that, when the store's series are known."""
         first, end = self._admitted, self.table.size
-        if first == end or not self.opened:
+        if first == end:
             return
         self._admitted = end
         self._grow(end)
