@@ -367,11 +367,13 @@ async def _replay(
             result.late += _requeue(intake, record, ids, late)
         if record.kind == Kind.LATE:
             continue
-        keep = (ids >= 0) & ~unsure[ids] & (record.times >= floors[ids])
-        ids, times, values = ids[keep], record.times[keep], record.values[keep]
+        keep = (ids >= 0) & ~late & (record.times >= floors[ids])
+        times, values, counts = record.times, record.values, record.counts
+        if not keep.all():
+            ids, times, values = ids[keep], times[keep], values[keep]
+            counts = None if counts is None else counts[keep]
         if len(ids) == 0:
             continue
-        counts = record.counts[keep] if record.counts is not None else None
         result.points += len(ids)
         if record.kind == Kind.IMAGE:
             ids, times, values, counts = one_per_slot(intake.registry, ids, times, values, counts)
