@@ -34,7 +34,10 @@ def blast(server: ServerProcess, series: int, rounds: int, start_s: int) -> None
     }
     words = [str(word) for pair in options.items() for word in pair]
     command = [sys.executable, "-m", "tgres_py.cli.main", "blast", *words]
+    before = server.sum_of("tgres_points_received_total")
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment(), timeout=900)
+    sent = before + series * rounds
+    wait_for(lambda: server.sum_of("tgres_points_received_total") == sent, "all is read", 300)
 
 
 def some_points(server: ServerProcess, series: int, from_s: int, until_s: int) -> Known:
