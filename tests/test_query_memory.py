@@ -54,6 +54,8 @@ class NoisySource(FakeSource):
     ) -> NDArray[np.float64]:
         values = np.random.default_rng(1).normal(10, 3, (len(ids), until_slot - from_slot))
         values[:, ::7] = np.nan
+        rows = np.arange(len(ids))
+        values[rows, rows % values.shape[1]] = np.nan  # no two neighbours have the same gaps
         return values
 
 
