@@ -6,6 +6,7 @@ process for large ones and pictures. Source of the formats: graphite-web 1.1.10.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from tgres_py.query.evaluate import Fetched, evaluate
 from tgres_py.query.plan import Plan
 
 PICTURES = ("png", "svg", "pdf")
+PICTURE_BYTES = 48 << 20  # what drawing needs at least
 CHUNK_BYTES = 256 << 10  # a body that is longer is sent while it is made
 # no point and no series of any format takes more; an answer that may be longer than its limit is
 # made whole before it is sent
@@ -73,15 +75,31 @@ class Output:
         return self.is_picture and self.format != "svg"
 
 
-OUTPUT_POINT_NS = 120
-OUTPUT_SERIES_NS = 12_000
+# of all formats but pictures, about
+OUTPUT_POINT_NS, OUTPUT_SERIES_NS = 120, 12_000
+OUTPUT_POINT_BYTES, OUTPUT_SERIES_BYTES = 24, 256
 
 
 def output_s(output: Output, points: int, series: int) -> float:
-    """Seconds that the writing of so many takes, about. All pictures are made elsewhere."""
+    """Seconds that the writing of so many takes, about."""
     if output.points_max is not None and output.format == "json":
         points = min(points, series * output.points_max)
     return (points * OUTPUT_POINT_NS + series * OUTPUT_SERIES_NS) / 1e9
+
+
+def output_bytes(output: Output, points: int, series: int, bytes_max: int) -> int:
+    """Memory that the body takes at once, about: the whole one where it may be too long (see ``make``), else some chunks.
+    A picture's pixels are in memory thrice.
+    """
+    if output.is_picture:
+        pixels = 1
+        for side in ("width", "height"):
+            text = output.picture.get(side, "")
+            pixels *= int(text) if text.isdecimal() and len(text) < 6 else 400
+        return PICTURE_BYTES + 12 * pixels
+    if points * POINT_BYTES_MAX + series * SERIES_BYTES_MAX <= bytes_max:
+        return 8 * CHUNK_BYTES
+    return min(bytes_max, points * OUTPUT_POINT_BYTES + series * OUTPUT_SERIES_BYTES)
 
 
 class Watch:
@@ -104,13 +122,20 @@ class Watch:
 
 @dataclass(slots=True)
 class Task:
-    """What is to be made. ``gzip``: whether the client takes it; ``bytes_max``: of the body before that."""
+    """What is to be made. ``gzip``: whether the client takes it; ``bytes_max``: of the body before that;
+    ``points_max``: see evaluate; ``seconds_max``: of functions, if that is less than is left.
+    """
 
     output: Output
     watch: Watch
     gzip: bool = False
     bytes_max: int = 200 << 20
     limits: PictureLimits = DEFAULT_LIMITS
+    points_max: int | None = None
+    seconds_max: float = math.inf
+
+    def deadline_s(self) -> float:
+        return min(self.watch.deadline_s, clock.monotonic() + self.seconds_max)
 
 
 @dataclass(slots=True)
@@ -148,19 +173,19 @@ def finish(
 
 def _body(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
     watch = task.watch
-    blocks = evaluate(plan, fetched, watch.deadline_s)
+    blocks = evaluate(plan, fetched, task.deadline_s(), None, task.points_max)
     watch.lap("functions")
     stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
     pieces = limited(body_of(plan, blocks, task.output, stats, task.limits), task.bytes_max)
     if _bytes_at_most(blocks) > task.bytes_max:
-        return iter((b"".join(pieces),))
+        return iter(list(pieces))
     return pieces
 
 
 def _explained(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
     watch = task.watch
     observed = explain.Observed()
-    evaluate(plan, fetched, watch.deadline_s, observed.add)
+    evaluate(plan, fetched, task.deadline_s(), observed.add, task.points_max)
     watch.lap("functions")
     yield dump_json(explain.explain(plan, observed, watch.laps), task.output.look.pretty)
 

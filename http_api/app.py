@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from aiohttp import web
 
 from http_api import openapi, pages, shortlinks
 from http_api.admin import Admin
-from http_api.admission import Admission
 from http_api.cluster import Cluster, name_failed
 from http_api.events import Events, EventSettings
 from http_api.find import Find, FindSettings
@@ -24,12 +24,13 @@ from http_api.guard import Access, guarding, sharing
 from http_api.info import Info
 from http_api.json_errors import errors_as_json
 from http_api.meters import Meters, metering
-from http_api.render import Lanes, Render, RenderSettings
+from http_api.queries import Handler, Queries, QueriesSettings, in_turn
+from http_api.render import Render, RenderSettings
 from http_api.reply import errors_as_text, reply, reply_error
 from http_api.tags import Tags, TagSettings, wrong_method
 from http_api.tokens import TokenCheck
-from http_api.workers.pool import Workers, worker_count
 from tgres_py.errors import TgresError
+from tgres_py.functions.registry import functions
 from tgres_py.kernels.arrays import count_arrays
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.source import Source
@@ -38,17 +39,13 @@ GRAPHITE_VERSION = "1.1.10"
 THREADS = 4
 
 
-class HttpSettings(RenderSettings, FindSettings, TagSettings, EventSettings, Protocol):
+class HttpSettings(
+    RenderSettings, FindSettings, TagSettings, EventSettings, QueriesSettings, Protocol
+):
     """The settings that the HTTP side uses, by the settings' own names."""
 
     @property
     def body_bytes_max(self) -> int: ...
-    @property
-    def query_concurrent_max(self) -> int: ...
-    @property
-    def query_queue_max(self) -> int: ...
-    @property
-    def render_workers(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -87,17 +84,16 @@ def make_app(
     meters: Meters | None = None,
     access: Callable[[], Access] = Access,
     tokens: TokenCheck | None = None,
-    workers: Workers | None = None,
-    is_short: Callable[[], bool] = lambda: False,
+    queries: Queries | None = None,
 ) -> web.Application:
     """The application, for aiohttp's AppRunner; it owns its worker threads and processes and its connections to
-    other nodes, and ends them with itself. ``access`` is asked at each request; ``is_short``: whether there is no memory
-    for further queries.
+    other nodes, and ends them with itself. ``access`` is asked at each request; ``queries``: what they share.
     """
     settings = settings or DefaultHttpSettings()
     meters = meters or Meters()
+    functions()  # loading them would keep the first query, and all else meanwhile
     threads = ThreadPoolExecutor(THREADS, "render", initializer=count_arrays)
-    workers = workers or Workers()
+    queries = queries or Queries.of(settings)
 
     async def end_threads(app: web.Application) -> AsyncIterator[None]:
         yield
@@ -106,34 +102,29 @@ def make_app(
     middlewares = [errors_as_text, metering(meters), guarding(access, tokens or TokenCheck())]
     app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
     app.cleanup_ctx.append(end_threads)
-    app.cleanup_ctx.append(workers.running)
+    app.cleanup_ctx.append(queries.workers.running)
     app.on_response_prepare.append(sharing(access))
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
     find = Find(source, settings, cluster)
-    functions = Functions()
-    queue_max = settings.query_queue_max
-    lanes = Lanes(
-        light=Admission(settings.query_concurrent_max, queue_max, is_short),
-        heavy=Admission(worker_count(settings.render_workers), queue_max),
-        pictures=Admission(1, queue_max),
-    )
-    render = Render(source, settings, threads, workers, lanes, cluster, meters)
+    about = Functions()
+    finding = partial(in_turn, queries.lanes.find, settings.query_timeout_s)
+    render = Render(source, settings, threads, queries, cluster, meters)
     _add(app, "/render", render.view, "GET", "POST")
-    _add(app, "/metrics/find", find.find, "GET", "POST")
-    _add(app, "/metrics/expand", find.expand, "GET", "POST")
-    _add(app, "/metrics/index.json", find.index, "GET", "POST")
+    _add(app, "/metrics/find", finding(find.find), "GET", "POST")
+    _add(app, "/metrics/expand", finding(find.expand), "GET", "POST")
+    _add(app, "/metrics/index.json", finding(find.index), "GET", "POST")
     _add(app, "/info", Info(source).view, "GET", "POST")
-    _add_tags(app, Tags(source, settings, cluster))
+    _add_tags(app, Tags(source, settings, cluster), finding)
     _add_events(app, Events(source, settings))
-    _add(app, "/functions", functions.all, "GET")
-    _add(app, "/functions/{name}", functions.one, "GET")
+    _add(app, "/functions", about.all, "GET")
+    _add(app, "/functions/{name}", about.one, "GET")
     _add(app, "/version", _version, "GET")
     _add(app, "/openapi.json", openapi.view, "GET")
     _add(app, "/healthz", _healthz, "GET")
     _add(app, "/readyz", _readyz(status), "GET")
-    _add(app, "/metrics", _metrics(status, find), "GET", "POST")
+    _add(app, "/metrics", _metrics(status, finding(find.find)), "GET", "POST")
     _add_pages(app)
     if admin is not None:
         _add(app, "/admin", admin.list, "GET")
@@ -152,14 +143,16 @@ def _add(
         app.router.add_route(method, path + "/", handler)
 
 
-def _add_tags(app: web.Application, tags: Tags) -> None:
+def _add_tags(
+    app: web.Application, tags: Tags, finding: Callable[[Handler], Handler]
+) -> None:
     for path, handler, *methods in (
         ("/tags", tags.all, "GET"),
         ("/tags/findSeries", tags.find_series, "GET", "POST"),
         ("/tags/autoComplete/tags", tags.complete_tags, "GET", "POST"),
         ("/tags/autoComplete/values", tags.complete_values, "GET", "POST"),
     ):
-        _add(app, path, errors_as_json(handler), *methods)
+        _add(app, path, errors_as_json(finding(handler)), *methods)
     for path, handler in (
         ("/tags/tagSeries", tags.tag_series),
         ("/tags/tagMultiSeries", tags.tag_many),
@@ -169,7 +162,7 @@ def _add_tags(app: web.Application, tags: Tags) -> None:
         app.router.add_route("GET", path, wrong_method)
         app.router.add_route("POST", path, errors_as_json(handler))
         app.router.add_route("POST", path + "/", errors_as_json(handler))
-    _add(app, "/tags/{tag}", errors_as_json(tags.one), "GET")
+    _add(app, "/tags/{tag}", errors_as_json(finding(tags.one)), "GET")
 
 
 def _add_events(app: web.Application, events: Events) -> None:
@@ -219,11 +212,11 @@ def _readyz(status: Status) -> Callable[[web.Request], Awaitable[web.Response]]:
     return readyz
 
 
-def _metrics(status: Status, find: Find) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def metrics(request: web.Request) -> web.Response:
+def _metrics(status: Status, find: Handler) -> Handler:
+    async def metrics(request: web.Request) -> web.StreamResponse:
         # in Graphite this path is another one for find
         if request.method == "POST" or "query" in request.query:
-            return await find.find(request)
+            return await find(request)
         return reply(status.metrics(), "text/plain; version=0.0.4; charset=utf-8")
 
     return metrics

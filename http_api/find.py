@@ -9,7 +9,7 @@ twice, the branch first, but for treejson, where it is a branch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ from urllib.parse import unquote_plus
 import numpy as np
 from aiohttp import web
 
+from http_api import gently
 from http_api.cluster import Cluster, Found, failed_of, with_found
 from http_api.formats import msgpack_writer, pickle_writer
 from http_api.render_params import now_of, zone_of
@@ -35,8 +36,8 @@ from tgres_py.target.attime import parse_at_time
 
 FORMATS = ("treejson", "completer", "json", "nodelist", "pickle", "msgpack")
 _PACKED = {
-    "pickle": (pickle_writer.dumps, "application/pickle"),
-    "msgpack": (msgpack_writer.dumps, "application/x-msgpack"),
+    "pickle": (pickle_writer.dump_list, "application/pickle"),
+    "msgpack": (msgpack_writer.dump_list, "application/x-msgpack"),
 }
 _by_name = itemgetter(1)
 T = TypeVar("T")
@@ -116,8 +117,7 @@ class Find:
         """The nodes that match, sorted by name. LimitExceeded, BadRequest."""
         nodes = with_found(self.local(query), found)
         self.check_count(len(nodes))
-        nodes.sort(key=_by_name)
-        return nodes
+        return gently.sort(nodes, _by_name)
 
     def check_count(self, nodes: int) -> None:
         most = self.settings.find_nodes_max
@@ -134,17 +134,21 @@ class Find:
 
     def with_intervals(
         self, nodes: Sequence[FindNode], found: Found, now_s: int, wanted: str
-    ) -> list[dict[str, Any]]:
+    ) -> Iterator[dict[str, Any]]:
         """For programs: a leaf may have points since its longest retention ago.
 
         json is sorted by path, and its intervals are objects; the others have ``isLeaf``, too, which
         carbonapi reads.
         """
         is_json = wanted == "json"
-        nodes = sorted(nodes) if is_json else nodes
+        for part in gently.parts(gently.sort(nodes) if is_json else nodes):
+            yield from self._intervals(part, found, now_s, is_json)
+
+    def _intervals(
+        self, nodes: Sequence[FindNode], found: Found, now_s: int, is_json: bool
+    ) -> Iterator[dict[str, Any]]:
         ids = np.array([node.id for node in nodes if node.id >= 0], np.int32)
         retentions = iter([spec.archives[-1].retention_s for spec in self.source.bundles(ids)])
-        out: list[dict[str, Any]] = []
         for node in nodes:
             kinds = ([False] if node.is_branch else []) + ([True] if node.is_leaf else [])
             for is_leaf in kinds:
@@ -158,21 +162,15 @@ class Find:
                     row["intervals"] = (
                         [{"start": start, "end": now_s}] if is_json else [(start, now_s)]
                     )
-                out.append(row)
-        return out
+                yield row
 
     async def reply_packed(
         self, make: Callable[[], Any], request: web.Request, wanted: str, entries: int
     ) -> web.Response:
-        dumps, content_type = _PACKED[wanted]
+        dump, content_type = _PACKED[wanted]
 
         def write() -> tuple[bytes, dict[str, str]]:
-            body = dumps(make())
-            if len(body) > self.bytes_max:
-                raise LimitExceeded(
-                    "bytes of the response", len(body), self.bytes_max, "response_bytes_max"
-                )
-            return compress_for(request, body)
+            return compress_for(request, gently.joined(dump(make()), self.bytes_max))
 
         small = entries <= INLINE_ENTRIES_MAX
         body, headers = write() if small else await asyncio.to_thread(write)
@@ -210,21 +208,23 @@ class Find:
         params = await read_params(request)
         local = params.number("local")
 
-        def all_names() -> set[str]:
-            return set(self.source.names(self.source.expand("**")))
+        def all_names() -> list[str]:
+            return gently.names(self.source, self.source.expand("**"))
 
         names = await self.in_thread(["**"], all_names)
         if self.cluster is not None and not local:
             others, failed = await self.cluster.texts("metrics/index.json", [])
             failed_of(request).update(failed)
-            names |= others
-        return await reply_json(partial(sorted, names), params, request, len(names), self.bytes_max)
+            if others:
+                names = await asyncio.to_thread(gently.sort, others.union(names))
+        # ours come in order, each once
+        return await reply_json(lambda: names, params, request, len(names), self.bytes_max)
 
 
 def _expanded(found: Mapping[str, set[str]], by_query: bool) -> dict[str, Any]:
     if by_query:
-        return {"results": {query: sorted(paths) for query, paths in found.items()}}
-    return {"results": sorted(set[str]().union(*found.values()))}
+        return {"results": {query: gently.sort(paths) for query, paths in found.items()}}
+    return {"results": gently.sort(set[str]().union(*found.values()))}
 
 
 def _plain(query: str) -> str:
@@ -292,17 +292,19 @@ def _tree_node(name: str, prefix: str, branch: bool) -> dict[str, str | int]:
     }
 
 
-def completer(nodes: Sequence[FindNode], wildcards: bool) -> dict[str, list[dict[str, str]]]:
+def completer(nodes: Sequence[FindNode], wildcards: bool) -> dict[str, Iterator[dict[str, str]]]:
     """A branch's path ends with a dot. ``nodes``: by name."""
-    out: list[dict[str, str]] = []
-    for path, name, is_leaf, is_branch, _ in nodes:
-        if is_branch:
-            out.append({"path": path + ".", "name": name, "is_leaf": "0"})
-        if is_leaf:
-            out.append({"path": path, "name": name, "is_leaf": "1"})
-    if wildcards and len(out) > 1:
-        out.append({"name": "*"})
-    return {"metrics": out}
+
+    def rows() -> Iterator[dict[str, str]]:
+        for path, name, is_leaf, is_branch, _ in nodes:
+            if is_branch:
+                yield {"path": path + ".", "name": name, "is_leaf": "0"}
+            if is_leaf:
+                yield {"path": path, "name": name, "is_leaf": "1"}
+        if wildcards and _entries(nodes) > 1:
+            yield {"name": "*"}
+
+    return {"metrics": rows()}
 
 
 def node_list(nodes: Sequence[FindNode], position: int) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from http_api.encoding import dump_json
 from http_api.reply import ERROR_REPLY
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MESSAGE_CHARS_MAX = 2_000
 
@@ -25,7 +25,7 @@ def errors_as_json(handler: Handler) -> Handler:
     """What the project's errors become in the views that it wraps (see ``errors_as_text``)."""
 
     @wraps(handler)
-    async def wrapped(request: web.Request) -> web.Response:
+    async def wrapped(request: web.Request) -> web.StreamResponse:
         request[ERROR_REPLY] = reply_json_error
         return await handler(request)
 

@@ -7,23 +7,22 @@ event loop, more in a thread, much in a worker process, as are all pictures. A l
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from aiohttp import web
 
 from http_api import answer, pictures, stream
-from http_api.admission import Admission
 from http_api.answer import Output, Task, Watch, finish
 from http_api.cluster import failed_of
 from http_api.encoding import dump_json
 from http_api.meters import Meters
 from http_api.pictures.options import PictureLimits
+from http_api.queries import Queries, TimeLimit
 from http_api.render_params import now_of, parse_request, zone_of
 from http_api.reply import (
     accepts_gzip,
@@ -33,8 +32,9 @@ from http_api.reply import (
     read_params,
     reply,
 )
-from http_api.workers.pool import Workers
+from http_api.room import POINT_BYTES, working_bytes
 from http_api.workers.session import Session
+from http_api.workers.wire import Place
 from tgres_py import clock
 from tgres_py.errors import LimitExceeded
 from tgres_py.query import explain
@@ -48,7 +48,10 @@ from tgres_py.query.source import SeriesSource
 __all__ = ["Output", "Render", "RenderSettings", "finish", "now_of", "parse_request", "zone_of"]
 
 INLINE_S = 0.002  # what takes no longer isn't worth a thread
-THREAD_S = 0.02  # what takes longer, about 200,000 points, isn't done in this process
+THREAD_S = 0.03  # what takes longer, about 200,000 points, isn't done in this process
+# what was estimated too low is begun anew in a worker process
+INLINE_S_MAX, THREAD_S_MAX = 0.1, 0.5
+HERE_POINTS_MAX = 500_000
 GONE_EVERY_S = 0.25
 
 T = TypeVar("T")
@@ -69,12 +72,12 @@ class _TooHeavy(Exception):
 
 @dataclass(slots=True)
 class _Asked:
-    """One request. ``limit``: of its time, as long as nothing is sent."""
+    """One request."""
 
     request: web.Request
     wanted: RenderRequest
     task: Task
-    limit: asyncio.Timeout
+    limit: TimeLimit
 
     @property
     def output(self) -> Output:
@@ -85,35 +88,24 @@ class _Asked:
         return self.task.watch
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """Turns of queries. ``light``: those of this process, and the plans of all; ``heavy``: of worker processes; ``pictures``:
-    those that are small, so that they don't wait for what is large.
-    """
-
-    light: Admission
-    heavy: Admission
-    pictures: Admission
-
-
 class Render:
-    """The view over one source. ``threads`` do what takes longer than a moment, ``workers`` what takes long."""
+    """The view over one source. ``threads`` do what takes longer than a moment, worker processes what takes long."""
 
     def __init__(
         self,
         source: SeriesSource,
         settings: RenderSettings,
         threads: Executor,
-        workers: Workers,
-        lanes: Lanes,
+        queries: Queries,
         peers: Peers | None = None,
         meters: Meters | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
         self.threads = threads
-        self.workers = workers
-        self.lanes = lanes
+        self.workers = queries.workers
+        self.lanes = queries.lanes
+        self.room = queries.room
         self.peers = peers
         self.meters = meters or Meters()
 
@@ -131,35 +123,29 @@ class Render:
             settings.response_bytes_max,
             PictureLimits(settings.picture_pixels_max, settings.picture_series_max),
         )
-        try:
-            async with asyncio.timeout(timeout_s) as limit:
-                sent = await self.answer(_Asked(request, wanted, task, limit))
-        except TimeoutError:
-            raise LimitExceeded(
-                "seconds of a query",
-                math.ceil(timeout_s) + 1,
-                math.ceil(timeout_s),
-                "query_timeout_s",
-            ) from None
+        limit = TimeLimit(timeout_s)
+        async with limit.running():
+            sent = await self.answer(_Asked(request, wanted, task, limit))
         self.meters.rendered(output.format, clock.monotonic() - begin_s, watch.laps)
         return sent
 
     async def answer(self, asked: _Asked) -> web.StreamResponse:
-        async with self.lanes.light.turn():
+        output = asked.output
+        async with asked.limit.turn(self.lanes.light, "query_concurrent_max"):
             plan = await self.plan(asked)
-            if asked.output.explain == "plan":
+            if output.explain == "plan":
                 return await self.explained(asked, plan)
-            if not asked.output.is_picture:
+            is_light = self.cost_s(plan, output) <= THREAD_S
+            if is_light and not output.is_picture:
                 try:
                     return await in_rounds(plan, self.source, partial(self.here, asked, plan))
                 except _TooHeavy:
                     pass
-            is_small = self.cost_s(plan, asked.output) <= THREAD_S
-        lane = self.lanes.pictures if asked.output.is_picture and is_small else self.lanes.heavy
-        # what waits doesn't keep its plan, which may be large
-        kept = None if lane.is_full else plan
+        lane = self.lanes.pictures if is_light and output.is_picture else self.lanes.heavy
+        # what waits doesn't keep its plan, which may be large; a plan of several rounds is begun anew
+        kept = None if lane.is_full or plan.further else plan
         del plan
-        async with lane.turn():
+        async with asked.limit.turn(lane, "render_workers"):
             asked.watch.skip()
             return await self.elsewhere(asked, kept or await self.plan(asked))
 
@@ -173,38 +159,73 @@ class Render:
         cost = Cost(plan, THREAD_S)
         return cost.seconds + answer.output_s(output, cost.points, cost.series)
 
+    def working_bytes(self, plan: Plan, output: Output) -> int:
+        """Memory for functions and output, about."""
+        cost = Cost(plan)
+        body = answer.output_bytes(
+            output, cost.points, cost.series, self.settings.response_bytes_max
+        )
+        return working_bytes(cost, body)
+
+    def needed_bytes(self, plan: Plan, output: Output) -> int:
+        """The same, with what is read."""
+        return self.working_bytes(plan, output) + plan.points * POINT_BYTES
+
     async def here(self, asked: _Asked, plan: Plan, fetched: Fetched) -> web.StreamResponse:
         """Answers in this process. _TooHeavy: that isn't to be done."""
         cost_s = self.cost_s(plan, asked.output)
         if cost_s > THREAD_S:
             raise _TooHeavy
         asked.watch.lap("fetch")
-        begin = partial(answer.make, plan, fetched, asked.task)
-        made = begin() if cost_s <= INLINE_S else await self.in_thread(begin)
-        self.count(asked, plan)
+        inline = cost_s <= INLINE_S
+        task = replace(
+            asked.task,
+            points_max=HERE_POINTS_MAX,
+            seconds_max=INLINE_S_MAX if inline else THREAD_S_MAX,
+        )
+        begin = partial(answer.make, plan, fetched, task)
+        with self.room.share() as share:
+            await share.grow(self.needed_bytes(plan, asked.output))
+            try:
+                made = begin() if inline else await self.in_thread(begin)
+            except LimitExceeded as error:
+                # how long functions take, and what they make of little, is known only when they do
+                if error.setting in ("query_points_max", "query_timeout_s"):
+                    raise _TooHeavy from None
+                raise
+            self.count(asked, plan)
 
-        async def next_chunk() -> bytes | None:
-            return await self.in_thread(lambda: next(made.chunks, None))
+            async def next_chunk() -> bytes | None:
+                return await self.in_thread(lambda: next(made.chunks, None))
 
-        if made.is_whole:
-            return self.whole(asked, b"".join(made.chunks), made.is_gzipped)
-        return await self.streamed(asked, next_chunk, made.is_gzipped)
+            if made.is_whole:
+                return self.whole(asked, b"".join(made.chunks), made.is_gzipped)
+            return await self.streamed(asked, next_chunk, made.is_gzipped)
 
     async def elsewhere(self, asked: _Asked, plan: Plan) -> web.StreamResponse:
         """Answers by a worker process."""
-        async with _while_connected(asked.request), self.workers.worker(asked.output.is_picture) as worker:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_while_connected(asked.request))
+            share = stack.enter_context(self.room.share(heavy=True))
+            asked.limit.waiting_for = "memory_max"
+            await share.grow(self.needed_bytes(plan, asked.output))
+            asked.limit.waiting_for = None
+            worker = await stack.enter_async_context(self.workers.worker(asked.output.is_picture))
+            session = stack.enter_context(Session(worker, plan, asked.task, self.settings, self.room))
+
+            async def begin(places: list[Place]) -> None:
+                # further rounds read more, as may other nodes' answers
+                await share.grow(self.needed_bytes(plan, asked.output))
+                await session.begin(places, self.working_bytes(plan, asked.output))
+
             asked.watch.skip()
-            session = Session(worker, plan, asked.task, self.settings)
-            try:
-                await in_rounds_kept(plan, self.source, session.begin, session.keep)
-                self.count(asked, plan)
-                if not session.is_whole:
-                    return await self.streamed(asked, session.chunk, session.is_gzipped)
-                chunks = []
-                while (chunk := await session.chunk()) is not None:
-                    chunks.append(chunk)
-            finally:
-                session.close()
+            await in_rounds_kept(plan, self.source, begin, session.keep)
+            self.count(asked, plan)
+            if not session.is_whole:
+                return await self.streamed(asked, session.chunk, session.is_gzipped)
+            chunks = []
+            while (chunk := await session.chunk()) is not None:
+                chunks.append(chunk)
         return self.whole(asked, b"".join(chunks), session.is_gzipped)
 
     def whole(self, asked: _Asked, body: bytes, is_gzipped: bool) -> web.Response:
@@ -220,7 +241,7 @@ class Render:
         next_chunk: Callable[[], Awaitable[bytes | bytearray | None]],
         is_gzipped: bool,
     ) -> web.StreamResponse:
-        asked.limit.reschedule(None)
+        asked.limit.sending()
         output = asked.output
         headers = headers_of(output.content_type, encoded_headers(is_gzipped), output.cache_s)
         return await stream.send(asked.request, headers, next_chunk)

@@ -18,10 +18,11 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
-from http_api.encoding import dump_json, gzip_worthwhile
+from http_api import gently
+from http_api.encoding import gzip_worthwhile
 from http_api.meters import CLIENT_GONE
 from tgres_py import clock
-from tgres_py.errors import BadRequest, LimitExceeded, TgresError
+from tgres_py.errors import BadRequest, TgresError
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ async def reply_json(
     entries: int = 0,
     bytes_max: int | None = None,
 ) -> web.Response:
-    """JSON of ``make()``, wrapped for ``jsonp``, indented for ``pretty``, compressed when asked.
+    """JSON of ``make()`` (see gently.dump), wrapped for ``jsonp``, indented for ``pretty``, compressed when asked.
 
     ``entries``: how many things it lists; many are written in a worker thread. LimitExceeded:
     longer than ``bytes_max``.
@@ -189,9 +190,7 @@ async def reply_json(
     callback = check_jsonp(params)
 
     def write() -> tuple[bytes, dict[str, str]]:
-        body = dump_json(make(), bool(params.get("pretty")))
-        if bytes_max is not None and len(body) > bytes_max:
-            raise LimitExceeded("bytes of the response", len(body), bytes_max, "response_bytes_max")
+        body = gently.joined(gently.dump(make(), bool(params.get("pretty"))), bytes_max)
         return compress_for(request, callback.encode() + b"(" + body + b")" if callback else body)
 
     body, headers = write() if entries <= INLINE_ENTRIES_MAX else await asyncio.to_thread(write)

@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from tgres_py import clock
 from tgres_py.errors import TgresError
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 10.0  # of one chunk: who doesn't read keeps a turn, and maybe a process, from others
+BYTES_S_MIN = 256 << 10  # in the long run
+SLOW_S = 60.0
 
 
 async def send(
@@ -31,13 +34,16 @@ async def send(
     if request.method == "HEAD":
         return response
     try:
+        begin_s, sent = clock.monotonic(), 0
         while (chunk := await next_chunk()) is not None:
             if chunk:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                left_s = begin_s + SLOW_S + sent / BYTES_S_MIN - clock.monotonic()
+                async with asyncio.timeout(min(WRITE_TIMEOUT_S, left_s)):
                     await response.write(chunk)
+                sent += len(chunk)
         await response.write_eof()
     except (TgresError, TimeoutError) as error:
-        log.warning("%s: the answer is cut: %s", request.path, error or "the client doesn't read")
+        log.warning("%s: the answer is cut: %s", request.path, error or "the client reads too slowly")
         if request.transport is not None:
             request.transport.abort()
     return response

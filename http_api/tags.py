@@ -28,6 +28,7 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
+from http_api import gently
 from http_api.cluster import Cluster, failed_of
 from http_api.reply import Params, read_params, reply_json
 from tgres_py.errors import BadRequest, LimitExceeded
@@ -89,7 +90,7 @@ class Tags:
         index = self.source.tags()
 
         def find() -> list[str]:
-            return sorted(self.source.names(index.find(expressions)))
+            return gently.sort(gently.names(self.source, index.find(expressions)))
 
         found = await _search(index, find)
         asked = [("expr", text) for text in expressions]

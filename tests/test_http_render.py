@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from http_api import answer
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.formats.json import encode
-from http_api.workers.pool import Workers
+from http_api.queries import Queries
 from tests.fake_source import FakeSource, archives, of_values
 from tgres_py.errors import LimitExceeded, StoreUnavailable
 from tgres_py.functions.series import Grid, Label, SeriesBlock
@@ -319,8 +319,9 @@ async def test_what_takes_long_is_done_elsewhere(
     monkeypatch.setattr(answer, "make", make)
     now_s = START_S + 10 * slots
     source = of_values({"a": [1.0] * slots}, START_S, BundleSpec(archives("10s:60d")))
-    workers = Workers()
-    async with TestClient(TestServer(make_app(source, FakeStatus(), workers=workers))) as client:
+    queries = Queries.of(DefaultHttpSettings())
+    workers = queries.workers
+    async with TestClient(TestServer(make_app(source, FakeStatus(), queries=queries))) as client:
         response = await client.get(
             f"/render?target=a&from={START_S - 10}&until={now_s - 10}&now={now_s}&format=json"
         )

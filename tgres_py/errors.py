@@ -49,6 +49,13 @@ class LimitExceeded(BadRequest):
         self.setting = setting
 
 
+class MemoryExceeded(LimitExceeded):
+    """A query that needs more memory than it can have."""
+
+    def __init__(self, needed: int, limit: int) -> None:
+        super().__init__("bytes that this query needs", needed, limit, "memory_max")
+
+
 class StoreUnavailable(TgresError):
     """PostgreSQL can't be reached at the moment; the operation may be repeated."""
 

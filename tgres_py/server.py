@@ -28,8 +28,8 @@ from http_api.gate import GateLimits
 from http_api.guard import Access
 from http_api.listen import HttpListener
 from http_api.meters import Meters
+from http_api.queries import Queries
 from http_api.tokens import TokenCheck
-from http_api.workers.pool import Workers
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py import clock, config_sources, metrics
@@ -49,7 +49,7 @@ from tgres_py.ingest.registry import Registry
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.kernels import Budget, RingStore
 from tgres_py.kernels.arrays import count_arrays
-from tgres_py.machine import calm_allocator, private_bytes
+from tgres_py.machine import calm_allocator
 from tgres_py.memory import MIB, Shares
 from tgres_py.metrics.agents import OwnPoints, prefix_of
 from tgres_py.metrics.runtime import Runtime
@@ -274,6 +274,9 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.shares: Shares = settings.memory_shares()
+        self.queries: Queries = Queries.of(
+            settings, self.shares.queries, lambda: self.memory.tight
+        )
         self.embedded: EmbeddedPostgres | None = None
         self.ring: RingStore = RingStore()
         self.registry: Registry = Registry(
@@ -289,7 +292,6 @@ class Server:
         self.intake: Intake
         self.flusher: Flusher
         self.memory: MemoryWatch
-        self.workers: Workers = Workers()  # processes that make heavy answers
         self.follower: Follower
         self.retention: RetentionWorker
         self.live_lock: LiveLock | None = None
@@ -380,7 +382,7 @@ class Server:
             self.intake,
             parts,
             settings.late_grace_s + YOUNG_S,
-            lambda: sum(map(private_bytes, self.workers.processes)),
+            self.queries.child_bytes,
         )
         self.follower = Follower(self.intake, self.store, self.flusher.lock)
         self.retention = RetentionWorker(self.flusher, self.store, self.store)
@@ -433,8 +435,7 @@ class Server:
                 self.meters,
                 self._access,
                 self.tokens,
-                self.workers,
-                lambda: self.memory.tight,
+                self.queries,
             )
             self.http = HttpListener(app, self._gate_limits(), self._tls_of("http"))
             await self.http.start(*settings.http)

@@ -10,6 +10,7 @@ specification.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def _write(data: Any, out: list[bytes]) -> None:
             _write(value, out)
     else:
         raise TypeError(f"{type(data).__name__} isn't written as msgpack")
+
+
+def dump_list(items: Iterable[Any]) -> Iterator[bytes]:
+    """The pieces of a list. The number of its items comes first, so that the items' pieces are all made before."""
+    pieces = [dumps(item) for item in items]
+    yield array_head(len(pieces))
+    yield from pieces
 
 
 def array_head(length: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -14,19 +13,26 @@ from http_api.workers.process import WorkerGone, WorkerProcess
 from http_api.workers.wire import Kind
 from tgres_py import clock
 from tgres_py.errors import WorkerFailed
+from tgres_py.machine import cpus, private_bytes
 
 log = logging.getLogger("tgres.render")
 
 START_TIMEOUT_S = 30.0
 WORKERS_USUAL_MAX = 4
+WORKER_BYTES = 64 << 20  # of a process that has nothing to do; 45 to 85 MB measured, libraries included
 IDLE_S = 300.0  # a worker without work ends after this time
 TEND_EVERY_S = 10.0
 REST_S = 5.0  # after a start that failed none is tried for this long
 
 
-def worker_count(setting: int) -> int:
-    """How many worker processes there may be for heavy queries."""
-    return setting or min(WORKERS_USUAL_MAX, os.cpu_count() or 1)
+def worker_count(setting: int, memory_bytes: int) -> int:
+    """How many worker processes there are for heavy queries, at most; ``memory_bytes``: that all queries may take."""
+    return setting or max(1, min(WORKERS_USUAL_MAX, cpus(), memory_bytes // (2 * WORKER_BYTES)))
+
+
+def room_bytes(memory_bytes: int, workers: int) -> int:
+    """What is left to queries beside the processes themselves. In a very small server these are watched only."""
+    return max(memory_bytes // 2, memory_bytes - (workers + 1) * WORKER_BYTES)
 
 
 class Workers:
@@ -51,6 +57,15 @@ class Workers:
     def processes(self) -> list[int]:
         """Process ids."""
         return [worker.pid for worker in self._all]
+
+    @property
+    def busy(self) -> int:
+        """How many have an order."""
+        return sum(not worker.is_done for worker in self._all)
+
+    def resident_bytes(self) -> int:
+        """Memory of all, without what they share with this process."""
+        return sum(private_bytes(pid) for pid in self.processes)
 
     async def running(self, app: web.Application) -> AsyncIterator[None]:
         """For the application's cleanup_ctx."""

@@ -8,6 +8,7 @@ import logging
 import numpy as np
 
 from http_api.answer import Task
+from http_api.room import Room
 from http_api.workers import job
 from http_api.workers.process import WorkerGone, WorkerProcess
 from http_api.workers.wire import Kind, MemoryFile, Place, pack, unpack
@@ -15,54 +16,69 @@ from tgres_py import errors
 from tgres_py.errors import BadRequest, TgresError, WorkerFailed
 from tgres_py.functions.reads import Further
 from tgres_py.functions.series import SeriesBlock
-from tgres_py.query.evaluate import FurtherNeeded, Values
+from tgres_py.query.evaluate import FurtherNeeded, Pieces
 from tgres_py.query.limits import QueryLimits
-from tgres_py.query.plan import Plan
+from tgres_py.query.plan import Fetch, Plan
 
 log = logging.getLogger("tgres.render")
 
-INLINE_BYTES_MAX = 1 << 20  # longer arrays are copied in a thread
+POINT_BYTES = 8
+INLINE_BYTES_MAX = 256 << 10  # longer arrays are copied in a thread
 
 
 class Session:
-    """``close`` gives its memory back. Nothing is done at the same time but ``keep``."""
+    """A context, which gives its memory back. Nothing is done at the same time but ``keep``."""
 
-    def __init__(self, worker: WorkerProcess, plan: Plan, task: Task, limits: QueryLimits) -> None:
+    def __init__(
+        self, worker: WorkerProcess, plan: Plan, task: Task, limits: QueryLimits, room: Room
+    ) -> None:
         self._worker = worker
         self._plan = plan
         self._task = task
         self._limits = limits
         self._rounds = job.Rounds()
+        self._room = room
+        self._shared_bytes = 0
         self._file = MemoryFile()
         self._is_begun = False
         self.is_whole = False
         self.is_gzipped = False
 
-    def close(self) -> None:
-        self._file.close()
+    def __enter__(self) -> Session:
+        return self
 
-    async def keep(self, values: Values) -> Place:
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._room.shared_bytes -= self._shared_bytes
+
+    async def keep(self, fetch: Fetch, pieces: Pieces) -> Place:
         """Copies the values of a fetch to where the worker will see them."""
-        rows, columns = values.shape
-        values = np.ascontiguousarray(values, np.float64)
-        start = self._file.place(values.nbytes)
-        await self._write(start, values.data)
+        rows, columns = len(fetch.ids), fetch.points // max(1, len(fetch.ids))
+        start = self._file.place(fetch.points * POINT_BYTES)
+        async for first, values in pieces:
+            values = np.ascontiguousarray(values, np.float64)
+            await self._write(start + first * columns * POINT_BYTES, values.data)
         return start, rows, columns
 
     async def _write(self, start: int, data: bytes | memoryview) -> None:
         size = data.nbytes if isinstance(data, memoryview) else len(data)
+        self._shared_bytes += size
+        self._room.shared_bytes += size
         if size > INLINE_BYTES_MAX:
             await asyncio.to_thread(self._file.write, start, data)
         elif size:
             self._file.write(start, data)
 
-    async def begin(self, places: list[Place]) -> None:
+    async def begin(self, places: list[Place], working_bytes: int) -> None:
         """Has the answer begun; the rest comes by ``chunk``. Work of in_rounds: FurtherNeeded.
 
-        The worker's errors; WorkerGone.
+        ``working_bytes``: memory that the worker may take for it. The worker's errors; WorkerGone.
         """
         self._task.watch.lap("fetch")
-        message = {"round": self._rounds.data(self._plan, places, self._file)}
+        message = {
+            "round": self._rounds.data(self._plan, places, self._file),
+            "working_bytes": working_bytes,
+        }
         if not self._is_begun:
             message |= job.question(self._plan.request, self._task, self._limits)
         data = pack(message)

@@ -6,6 +6,7 @@ It ends when its socket does, whatever it is doing, so that nothing is left of a
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,13 +20,15 @@ import numpy as np
 from http_api import answer, pictures
 from http_api.workers import job
 from http_api.workers.wire import HEAD, Kind, MappedFile, frame, pack, unpack
-from tgres_py.errors import TgresError
+from tgres_py.errors import MemoryExceeded, TgresError
 from tgres_py.functions.reads import Further
 from tgres_py.functions.registry import functions
+from tgres_py.machine import calm_allocator, trim_memory
 from tgres_py.query.evaluate import ROUNDS_MAX, FurtherNeeded
 from tgres_py.query.plan import Plan, PlannedCall, make_plan
 
-NICENESS = 10
+NICENESS = 5
+SLACK_BYTES = 32 << 20  # for what isn't counted: modules that are loaded late, messages
 OOM_SCORE = 500  # when the system runs out of memory it takes a worker, not the server
 
 
@@ -49,12 +52,16 @@ class Worker:
             order = self.orders.get()
             try:
                 self.work(order)
+            except MemoryError:
+                size = order.data["working_bytes"]
+                self.tell(MemoryExceeded(size + 1, size))
             except TgresError as error:
-                told = {"kind": type(error).__name__, "text": str(error), "fields": vars(error)}
-                self.send(Kind.ERROR, pack(told))
+                self.tell(error)
             except Exception:
                 self.send(Kind.FAULT, pack(traceback.format_exc()))
+            # the heap of one query isn't kept for the next one
             del order
+            trim_memory()
 
     def _listen(self) -> None:
         """Takes orders as they come; the process ends with the server's."""
@@ -83,6 +90,10 @@ class Worker:
             data += more
         return data
 
+    def tell(self, error: TgresError) -> None:
+        told = {"kind": type(error).__name__, "text": str(error), "fields": vars(error)}
+        self.send(Kind.ERROR, pack(told))
+
     def send(self, kind: Kind, payload: bytes = b"") -> None:
         try:
             self.sock.sendall(frame(kind, payload))
@@ -90,6 +101,7 @@ class Worker:
             os._exit(0)
 
     def work(self, order: Order) -> None:
+        limit_memory(order.data["working_bytes"])
         request, task, limits = job.read_question(order.data)
         query = Query(order)
         remote = job.read_remote(order.data["round"], limits, order.mapped)
@@ -114,7 +126,9 @@ class Worker:
                 wanted = needed.wanted
             number = {id(call): place for place, call in enumerate(plan.calls)}
             self.send(Kind.FURTHER, pack([[number[id(c)], list(f.targets)] for c, f in wanted]))
-            query.extend(plan, wanted, self.orders.get())
+            order = self.orders.get()
+            limit_memory(order.data["working_bytes"])
+            query.extend(plan, wanted, order)
         raise AssertionError("the server ends the rounds")
 
 
@@ -146,6 +160,19 @@ class Query:
         self.add(plan, order)
 
 
+def limit_memory(more_bytes: int) -> None:
+    """Lets this process take so much more than it has: beyond that there is a MemoryError. Shared memory doesn't
+    count. Where /proc doesn't tell what it has there is no limit.
+    """
+    try:
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[5]) * resource.getpagesize()
+    except OSError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (now + more_bytes + SLACK_BYTES, hard))
+
+
 def main() -> None:
     # the server ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -156,6 +183,7 @@ def main() -> None:
             file.write(str(OOM_SCORE))
     except OSError:
         pass
+    calm_allocator()
     functions()
     if "pictures" in sys.argv[2:]:
         pictures.load()

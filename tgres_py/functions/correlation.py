@@ -118,7 +118,7 @@ def pearsonClosest(
     return seriesList.take([place for place in order.tolist() if rank[place] >= 0][:n])
 
 
-@render_function(group="Transform", aliases=("ksTest2",))
+@render_function(group="Transform", aliases=("ksTest2",), slot_ns=24_000)
 def kolmogorovSmirnovTest2(
     seriesA: SeriesBlock, seriesB: SeriesBlock, windowSize: Integer, *, context: Context
 ) -> SeriesBlock:

@@ -102,7 +102,7 @@ def running_sums(values: Matrix, starts: list[int]) -> Matrix:
     return out
 
 
-@render_function(group="Transform")
+@render_function(group="Transform", point_ns=2_000)
 def integralWithReset(seriesList: SeriesBlock, resettingSeries: SeriesBlock) -> SeriesBlock:
     """The running sum, 0 again wherever ``resettingSeries`` (one series of the same step and
     length) is known and not 0. As in carbonapi.

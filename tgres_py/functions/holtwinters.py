@@ -115,7 +115,7 @@ def _fresh(label: Label, name: str, expression: str, tags: dict[str, str]) -> La
     return Label(name, expression, {**label.tags, **tags}, xff=label.xff)
 
 
-@render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
+@render_function(group="Calculate", reads=Lookback("bootstrapInterval"), slot_ns=17_000)
 def holtWintersForecast(
     seriesList: SeriesBlock,
     bootstrapInterval: Bootstrap = "7d",
@@ -143,7 +143,7 @@ def holtWintersForecast(
         return seriesList.map_values(compute).map_labels(relabel)
 
 
-@render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
+@render_function(group="Calculate", reads=Lookback("bootstrapInterval"), slot_ns=17_000)
 def holtWintersConfidenceBands(
     seriesList: SeriesBlock,
     delta: LooseInteger = 3,
@@ -179,7 +179,7 @@ def _bands(block: SeriesBlock, delta: float, seasonality: str, context: Context)
     return SeriesBlock(labels, parts)
 
 
-@render_function(group="Calculate", reads=Lookback("bootstrapInterval"))
+@render_function(group="Calculate", reads=Lookback("bootstrapInterval"), slot_ns=17_000)
 def holtWintersConfidenceArea(
     seriesList: SeriesBlock,
     delta: LooseInteger = 3,
@@ -209,7 +209,7 @@ def holtWintersConfidenceArea(
     return SeriesBlock([relabel(lower, invisible=True), relabel(upper)], bands.parts)
 
 
-@render_function(group="Calculate", reads=LookbackAndOwn("bootstrapInterval"))
+@render_function(group="Calculate", reads=LookbackAndOwn("bootstrapInterval"), slot_ns=17_000)
 def holtWintersAberration(
     seriesList: list[SeriesBlock],
     delta: LooseInteger = 3,

@@ -15,7 +15,7 @@ from tgres_py.functions.series import Grid, Label, Matrix, Part, SeriesBlock
 from tgres_py.target.attime import parse_interval
 
 
-@render_function(group="Calculate", reads=WINDOW)
+@render_function(group="Calculate", reads=WINDOW, window_ns=25)
 def movingWindow(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -65,7 +65,7 @@ def movingMin(
     return moving_block(seriesList, windowSize, "min", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=WINDOW)
+@render_function(group="Calculate", reads=WINDOW, window_ns=25)
 def movingMedian(
     seriesList: SeriesBlock,
     windowSize: WindowSize,
@@ -98,7 +98,7 @@ def movingSum(
     return moving_block(seriesList, windowSize, "sum", xFilesFactor, context)
 
 
-@render_function(group="Calculate", reads=WINDOW)
+@render_function(group="Calculate", reads=WINDOW, slot_ns=5_500)
 def exponentialMovingAverage(
     seriesList: SeriesBlock, windowSize: WindowSize, *, context: Context
 ) -> SeriesBlock:
@@ -157,7 +157,9 @@ def exponential(values: Matrix, weight: float, start: Array, context: Context) -
     return out
 
 
-@render_function(group="Calculate", aliases=("exponentialWeightedMovingAverage",))
+@render_function(
+    group="Calculate", aliases=("exponentialWeightedMovingAverage",), slot_ns=5_500
+)
 def ewma(seriesList: SeriesBlock, alpha: Float, *, context: Context) -> SeriesBlock:
     """A mean in which newer points weigh more: each moves it by ``alpha`` (0 … 1) of the difference.
     It starts with the first value of the range. As in carbonapi.

@@ -113,7 +113,9 @@ class Param:
 class RenderFunction:
     """``call``: the decorated function; ``steps``: which steps its result has (``first_steps``: of
     the steps of the first argument that has series, else of all arguments'); ``reads``: None = the
-    call's own range; ``point_ns``: about how long each point of its arguments takes.
+    call's own range; ``point_ns``, ``slot_ns``: about how long each point of
+    its arguments takes, each slot of all series together,
+    and (``window_ns``) each point of the window that each point has.
     """
 
     name: str
@@ -128,6 +130,8 @@ class RenderFunction:
     wants_context: bool
     module: str
     point_ns: int
+    slot_ns: int
+    window_ns: int
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -163,7 +167,9 @@ def render_function(
     steps: Steps = same_steps,
     first_steps: bool = False,
     optional_list: bool = False,
-    point_ns: int = 10,
+    point_ns: int = 40,
+    slot_ns: int = 0,
+    window_ns: int = 0,
 ) -> Callable[[F], F]:
     """Registers a function under its own name and ``aliases``."""
 
@@ -186,6 +192,8 @@ def render_function(
                 wants_context,
                 call.__module__,
                 point_ns,
+                slot_ns,
+                window_ns,
             )
         return call
 

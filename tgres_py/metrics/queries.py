@@ -129,6 +129,43 @@ GROUPS = (
                 ("stage",),
             ),
             Declared(
+                "tgres_queries_waiting",
+                Kind.GAUGE,
+                "Queries that wait for their turn, by lane: light renders, heavy ones, small pictures, find (names and tags); memory: "
+                "those that wait for that.",
+                lambda s: [
+                    ((lane,), n)
+                    for lane, n in {
+                        **s.queries.lanes.waiting(),
+                        "memory": s.queries.room.waiting,
+                    }.items()
+                ],
+                ("lane",),
+            ),
+            Declared(
+                "tgres_queries_reserved_bytes",
+                Kind.GAUGE,
+                "Memory set aside for the queries that are being answered, of the share queries.",
+                lambda s: s.queries.room.taken,
+            ),
+            Declared(
+                "tgres_render_workers",
+                Kind.GAUGE,
+                "Processes that make heavy answers and pictures.",
+                lambda s: len(s.queries.workers.processes),
+            ),
+            Declared(
+                "tgres_render_workers_total",
+                Kind.COUNTER,
+                "Such processes started, stopped (their query took too long, or its client hung up) and died (by themselves).",
+                lambda s: [
+                    (("started",), s.queries.workers.started),
+                    (("stopped",), s.queries.workers.stopped),
+                    (("died",), s.queries.workers.died),
+                ],
+                ("event",),
+            ),
+            Declared(
                 "tgres_render_points_read_total",
                 Kind.COUNTER,
                 "Points (slots) that /render read.",

@@ -6,6 +6,7 @@ from the plan alone: series and slots that are read flow through all calls above
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode
@@ -29,14 +30,20 @@ def points_of(plan: Plan, leaf: Leaf) -> int:
 
 
 class Cost:
-    """``seconds`` of all functions; ``points`` and ``series``: at most so many come out of them."""
+    """What the functions of a plan take.
 
-    def __init__(self, plan: Plan, seconds_max: float) -> None:
+    ``seconds``; ``points``, ``series``: at most so many come out; ``leaf_points``: of all leaves; ``largest_points``: that
+    go into one call; ``series_seen``: of all nodes.
+    """
+
+    def __init__(self, plan: Plan, seconds_max: float = math.inf) -> None:
         """Counting ends at ``seconds_max``: a plan may have many thousand calls."""
         self._plan = plan
         self._most_ns = seconds_max * 1e9
         self._ns = 0.0
+        self._leaves: set[int] = set()
         self.points = self.series = 0
+        self.leaf_points = self.largest_points = self.series_seen = 0
         for target in plan.targets:
             points, series = self._node(target)
             self.points += points
@@ -53,14 +60,37 @@ class Cost:
         if isinstance(node, Leaf):
             points, series = points_of(self._plan, node), series_of(self._plan, node)
             self._ns += points * POINT_NS + series * SERIES_NS
+            self.series_seen += series
+            if id(node) not in self._leaves:
+                self._leaves.add(id(node))
+                self.leaf_points += points
             return points, series
         points = series = 0
         for below in self._below(node):
             more = self._node(below)
             points += more[0]
             series += more[1]
-        self._ns += points * node.function.point_ns + series * SERIES_NS + CALL_NS
+        function = node.function
+        if not series:
+            points, series = self._made(node), 1
+        slots = points / max(1, series)
+        self._ns += points * function.point_ns + slots * function.slot_ns
+        if function.window_ns and node.context.windows:
+            (from_s, until_s), *_ = node.context.windows
+            window = slots * node.context.lookback_s / max(1, until_s - from_s)
+            self._ns += points * window * function.window_ns
+        self._ns += series * SERIES_NS + CALL_NS
+        self.largest_points = max(self.largest_points, points)
+        self.series_seen += series
         return points, series
+
+    def _made(self, call: PlannedCall) -> int:
+        """Points of a function that makes a series of the range alone."""
+        values = dict(zip((param.name for param in call.function.params), call.args, strict=False))
+        steps = call.function.steps(values, frozenset(), call.context)
+        if not steps:
+            return 0
+        return int((call.context.until_s - call.context.from_s) // min(steps))
 
     def _below(self, call: PlannedCall) -> Iterator[PlanNode]:
         for argument in call.args:

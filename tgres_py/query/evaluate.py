@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,19 +20,22 @@ from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
 from tgres_py.query.held import Held
 from tgres_py.query.limits import QueryLimits
-from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
+from tgres_py.query.plan import Fetch, Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
 from tgres_py.query.remote import Peers, RemoteNeeded, RemoteReads, with_remote
 from tgres_py.query.source import SeriesSource, is_wide
 
 FETCHES_AT_ONCE = 4
+PIECE_POINTS = 200_000  # some milliseconds of the event loop
 ROUNDS_MAX = 5
 LOADS_MAX = 10  # before a plan with other nodes is complete
 
 Values = NDArray[np.float64]
 Fetched = list[Values]
+Pieces = AsyncIterator[tuple[int, Values]]
 Observer = Callable[[PlanNode, SeriesBlock, float], None]
 T = TypeVar("T")
 K = TypeVar("K")
+Keep = Callable[[Fetch, Pieces], Awaitable[K]]
 
 
 class FurtherNeeded(Exception):
@@ -56,7 +59,7 @@ async def in_rounds_kept(
     plan: Plan,
     source: SeriesSource,
     work: Callable[[list[K]], Awaitable[T]],
-    keep: Callable[[Values], Awaitable[K]],
+    keep: Keep[K],
 ) -> T:
     """The same; ``work`` gets what ``keep`` makes of the values of each fetch."""
     fetched: list[K] = []
@@ -102,8 +105,16 @@ async def _remotely(remote: RemoteReads | None, plan: Callable[[], T], wide: boo
     )
 
 
-async def as_it_is(values: Values) -> Values:
-    return values
+async def as_it_is(fetch: Fetch, pieces: Pieces) -> Values:
+    """All values of a fetch in one array."""
+    out = None
+    async for first, values in pieces:
+        if len(values) == len(fetch.ids):
+            return values
+        if out is None:
+            out = np.empty((len(fetch.ids), values.shape[1]))
+        out[first : first + len(values)] = values
+    return np.empty((0, 0)) if out is None else out
 
 
 async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched:
@@ -114,7 +125,7 @@ async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched
 
 
 async def fetch_kept(
-    plan: Plan, source: SeriesSource, keep: Callable[[Values], Awaitable[K]], start: int = 0
+    plan: Plan, source: SeriesSource, keep: Keep[K], start: int = 0
 ) -> list[K]:
     """The same, but what ``keep`` makes of the values of each fetch as they come."""
     for call in plan.event_calls:
@@ -125,12 +136,8 @@ async def fetch_kept(
 
     async def one(number: int) -> K:
         fetch = plan.fetches[number]
-        window = fetch.window
         async with gate:
-            values = await source.fetch(
-                fetch.ids, fetch.bundle, window.archive, window.from_slot, window.until_slot
-            )
-            return await keep(values)
+            return await keep(fetch, in_pieces(fetch, source))
 
     numbers = range(start, len(plan.fetches))
     if plan.remote is None:
@@ -142,18 +149,40 @@ async def fetch_kept(
     return list(fetched)
 
 
+async def in_pieces(fetch: Fetch, source: SeriesSource) -> Pieces:
+    """(first row, values) of some series of a fetch after the others, so that a large one neither holds the event
+    loop for long nor is in memory twice.
+    """
+    window = fetch.window
+    rows = max(1, PIECE_POINTS // max(1, window.until_slot - window.from_slot))
+    for first in range(0, len(fetch.ids), rows):
+        if first:
+            await asyncio.sleep(0)
+        yield (
+            first,
+            await source.fetch(
+                fetch.ids[first : first + rows],
+                fetch.bundle,
+                window.archive,
+                window.from_slot,
+                window.until_slot,
+            ),
+        )
+
+
 def evaluate(
     plan: Plan,
     fetched: Fetched,
     deadline_s: float | None = None,
     observe: Observer | None = None,
+    points_max: int | None = None,
 ) -> list[SeriesBlock]:
     """One block for each target, in order. ``deadline_s``: of the monotonic clock; LimitExceeded
     once it has passed, and when the functions would make more than was allowed to be read (see
     ``Held``). FurtherNeeded: see in_rounds. ``observe`` is told each node's result and the seconds
-    that it took, with its arguments'.
+    that it took, with its arguments'. ``points_max``: counts instead of query_points_max where it is less.
     """
-    evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s), observe)
+    evaluator = _Evaluator(plan, fetched, _deadline_check(deadline_s), observe, points_max)
     # unknown, infinite and overflowing values are answers, not faults
     with np.errstate(all="ignore"):
         return evaluator.all(plan.targets)
@@ -175,15 +204,18 @@ class _Evaluator:
         fetched: Fetched,
         check: Callable[[], None],
         observe: Observer | None,
+        points_max: int | None,
     ) -> None:
         self.observe = observe
+        most = plan.limits.query_points_max
+        self.points_max = most if points_max is None else min(points_max, most)
         self.state = RequestState(plan.request.xff)
         self.plan = plan
         self.further = plan.further
         self.fetched = fetched
         self.check = check
         self.leaves: dict[tuple[int, float], SeriesBlock] = {}
-        self.held = Held(plan.limits, fetched)
+        self.held = Held(plan.limits, fetched, self.points_max)
 
     def all(self, arguments: list[Any]) -> list[Any]:
         """All evaluated, even when one lacks further targets, so that one round asks for all.
@@ -244,6 +276,7 @@ class _Evaluator:
                 node.context,
                 state=self.state,
                 event_times_s=node.event_times_s or (),
+                points_max=self.points_max,
                 check_time=self.check,
             )
             result = node.function.call(*args, context=context)

@@ -29,8 +29,11 @@ class Held:
     more than TIMES as much.
     """
 
-    def __init__(self, limits: QueryLimits, fetched: Iterable[NDArray[np.float64]]) -> None:
-        self.points_max = limits.query_points_max
+    def __init__(
+        self, limits: QueryLimits, fetched: Iterable[NDArray[np.float64]], points_max: int
+    ) -> None:
+        """``points_max``: query_points_max, or less."""
+        self.points_max = points_max
         self.series_max = limits.query_series_max
         self.points = 0
         self.series = 0

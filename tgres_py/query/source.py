@@ -89,12 +89,15 @@ class Source(SeriesSource, TagSource, EventSource, Protocol):
     """What the HTTP API needs."""
 
 
-# A pattern over more series than these may take some milliseconds, and is looked up in a thread.
-INLINE_SERIES_MAX = 20_000
+# A pattern over more series than these may take some milliseconds, as may longer targets: these are looked up in a thread.
+INLINE_SERIES_MAX = 5_000
+INLINE_CHARS_MAX = 4_000
 
 
 def is_wide(source: SeriesSource, patterns: Iterable[str]) -> bool:
     """Whether looking up path patterns or targets may take longer than the event loop can spare."""
-    return source.count() > INLINE_SERIES_MAX and any(
-        has_magic(pattern) or "seriesByTag" in pattern for pattern in patterns
+    texts = list(patterns)
+    return sum(map(len, texts)) > INLINE_CHARS_MAX or (
+        source.count() > INLINE_SERIES_MAX
+        and any(has_magic(text) or "seriesByTag" in text for text in texts)
     )

@@ -1,0 +1,135 @@
+"""What all queries share: turns in lanes of their own, memory, worker processes.
+
+A lane answers some at a time; further ones wait in a queue with an end. So finds of a dashboard don't wait behind renders, nor
+light renders behind heavy ones, and small pictures behind neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from http_api.admission import Admission
+from http_api.room import Room
+from http_api.workers.pool import Workers, room_bytes, worker_count
+from tgres_py.errors import LimitExceeded, Overloaded
+
+FINDS_AT_ONCE = 8  # names are looked up in threads, of which more would only wait for each other
+MEMORY_BYTES = 1 << 30  # of queries, where nobody says how much there is
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class QueriesSettings(Protocol):
+    @property
+    def query_concurrent_max(self) -> int: ...
+    @property
+    def query_queue_max(self) -> int: ...
+    @property
+    def render_workers(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """``light``: renders of this process, and the plans of all; ``heavy``: those of worker processes; ``pictures``: small ones;
+    ``find``: look-ups of names and tags.
+    """
+
+    light: Admission
+    heavy: Admission
+    pictures: Admission
+    find: Admission
+
+    def waiting(self) -> dict[str, int]:
+        """Queries that wait for their turn, by lane."""
+        return {name: getattr(self, name).waiting for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    lanes: Lanes
+    workers: Workers
+    room: Room
+
+    @classmethod
+    def of(
+        cls,
+        settings: QueriesSettings,
+        memory_bytes: int = MEMORY_BYTES,
+        is_short: Callable[[], bool] = lambda: False,
+    ) -> Queries:
+        """``memory_bytes``: of all queries with their processes; ``is_short``: whether there is no memory for
+        further ones."""
+        queue_max = settings.query_queue_max
+        most = worker_count(settings.render_workers, memory_bytes)
+        return cls(
+            Lanes(
+                Admission(settings.query_concurrent_max, queue_max, is_short),
+                Admission(most, queue_max),
+                Admission(1, queue_max),
+                Admission(FINDS_AT_ONCE, queue_max),
+            ),
+            Workers(),
+            Room(room_bytes(memory_bytes, most)),
+        )
+
+    def child_bytes(self) -> int:
+        """Memory that queries take outside of this process."""
+        return self.workers.resident_bytes() + self.room.shared_bytes
+
+
+class TimeLimit:
+    """The time of one query, until ``sending``. ``waiting_for``: the setting that it waits for at the moment."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.waiting_for: str | None = None
+        self._timeout: asyncio.Timeout | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """LimitExceeded when the block takes longer; Overloaded when it only waited."""
+        try:
+            async with asyncio.timeout(self.timeout_s) as self._timeout:
+                yield
+        except TimeoutError:
+            seconds = math.ceil(self.timeout_s)
+            if self.waiting_for:
+                raise Overloaded(
+                    f"no turn within {seconds} s (query_timeout_s): other queries have what setting "
+                    f"{self.waiting_for} allows",
+                    self.waiting_for,
+                ) from None
+            raise LimitExceeded(
+                "seconds of a query", seconds + 1, seconds, "query_timeout_s"
+            ) from None
+
+    def sending(self) -> None:
+        """The rest has time-outs of its own."""
+        assert self._timeout is not None
+        self._timeout.reschedule(None)
+
+    @asynccontextmanager
+    async def turn(self, lane: Admission, setting: str) -> AsyncIterator[None]:
+        """A turn in a lane. Overloaded: its queue is full."""
+        self.waiting_for = setting
+        async with lane.turn():
+            self.waiting_for = None
+            yield
+
+
+def in_turn(lane: Admission, timeout_s: float, handler: Handler) -> Handler:
+    """A view whose requests wait for their turn, and have a time."""
+
+    async def view(request: web.Request) -> web.StreamResponse:
+        limit = TimeLimit(timeout_s)
+        async with limit.running(), limit.turn(lane, "query_concurrent_max"):
+            return await handler(request)
+
+    return view
