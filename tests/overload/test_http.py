@@ -20,9 +20,9 @@ from tests.overload.senders import Rounds, Sender, check_stored, run_all
 GIVE_UP_S = 60.0
 MEMORY_LEFT = 200e6  # bytes that may stay: caches of plans and names, what the allocator keeps
 HEAVY = (
-    "/render?target=load.*.*.*&from=-1h&format=json",
-    "/render?target=sortByName(aliasByNode(movingAverage(load.*.*.*,5),1,2))&from=-1h&format=csv",
-    "/render?target=sumSeries(load.*.*.*)&target=averageSeriesWithWildcards(load.*.*.*,1)&from=-1h&format=json",
+    "/render?target=load.*.*.*&from=-10min&format=json",
+    "/render?target=sortByName(aliasByNode(movingAverage(load.*.*.*,5),1,2))&from=-10min&format=csv",
+    "/render?target=sumSeries(load.*.*.*)&target=averageSeriesWithWildcards(load.*.*.*,1)&from=-10min&format=json",
     "/metrics/find?query=*.*.*.*",
     "/metrics/index.json",
     "/metrics/expand?query=load.*.*.*",
@@ -52,9 +52,11 @@ class Clients:
             try:
                 connection.request("GET", HEAVY[number % len(HEAVY)])
                 answer = connection.getresponse()
-                answer.read()
+                body = answer.read()
                 status, wait_s = answer.status, answer.getheader("Retry-After")
                 assert status != 503 or wait_s
+                # it waited for its turn until its time was over
+                assert status != 400 or b"query_timeout_s" in body, body
             except (OSError, http.client.HTTPException):
                 status, wait_s = 0, None
             finally:
@@ -78,7 +80,7 @@ class Clients:
     def deaf(self, number: int) -> None:
         """Asks and never reads."""
         with self._asking(number):
-            self.stop.wait(GIVE_UP_S)
+            self.stop.wait()
 
     def _asking(self, number: int) -> socket.socket:
         sock = socket.socket()
@@ -99,9 +101,9 @@ def resident(server: ServerProcess) -> float:
 def test_queries(server: ServerProcess, clients: int, seconds: float) -> None:
     """Heavy ones from all; a third of the clients hangs up, and some never read."""
     server.start()
-    stored = Rounds(0, 500, 300, int(time.time()) - 900)
+    stored = Rounds(0, 500, 300, int(time.time()) - 400)
     Sender(server.ports["carbon"], stored.lines()).run()
-    assert server.get("/render?target=load.*.*.*&from=-1h&format=json", GIVE_UP_S)[0] == 200
+    assert server.get("/render?target=load.*.*.*&from=-10min&format=json", GIVE_UP_S)[0] == 200
     before = resident(server)
     asking = Clients(server.ports["http"])
     steps = 10
@@ -126,7 +128,7 @@ def test_queries(server: ServerProcess, clients: int, seconds: float) -> None:
         run_all([*jobs, sending])
     health.check()
     print(f"{clients} clients: {dict(asking.answers)}; 20,000 points took {slowest:.2f} s at most")
-    assert asking.answers.keys() <= {200, 503}
+    assert asking.answers.keys() <= {200, 400, 503}
     assert asking.answers[200] > 0
     check_stored(server, [stored, *beside])
     assert server.sum_of("tgres_points_stored_total") == sum(r.points for r in (stored, *beside))
