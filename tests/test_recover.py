@@ -382,6 +382,16 @@ async def test_series_that_only_the_journal_knows(rig: Rig) -> None:
     assert await slots(rig, "b") == {0: 2.0}
 
 
+async def test_many_new_series_that_come_before_the_store(make: Callable[..., Rig]) -> None:
+    """Their names fill the table before any series has a place; the start ended with an exception."""
+    rig = make()
+    await start_away(rig, [(f"n{i}", NOW_S, float(i)) for i in range(2_000)])
+    await rig.recover()
+    assert await slots(rig, "n1999") == {0: 1999.0}
+    await restart(rig)
+    assert await slots(rig, "n1999") == {0: 1999.0}
+
+
 # -- late points ---------------------------------------------------------------------------------
 
 

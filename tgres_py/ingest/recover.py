@@ -288,7 +288,7 @@ async def _place_others(intake: Intake, runs: list[Run], floors: NDArray[np.int6
     mentioned = np.zeros(registry.table.size, np.bool_)
     for run in runs:
         mentioned[run.to_id[run.to_id >= 0]] = True
-    ids = np.flatnonzero(mentioned & (registry.bundle_of[: len(mentioned)] < 0)).astype(np.int32)
+    ids = registry.unplaced(np.flatnonzero(mentioned).astype(np.int32))
     for at in range(0, len(ids), NAMES_SLICE):
         part = ids[at : at + NAMES_SLICE]
         floor_of = np.maximum(floors[part], NO_FLOOR_S)

@@ -264,6 +264,11 @@ class Registry:
         self.admit_by_rules(pending)
         self._uncreated.append((first, end))
 
+    def unplaced(self, ids: Ids) -> Ids:
+        """Those that have no bundle yet."""
+        self._grow(int(ids.max(initial=-1)) + 1)
+        return ids[self.bundle_of[ids] < 0]
+
     def admit_by_rules(self, ids: Ids, floor_s: int = NO_FLOOR_S) -> None:
         """Admits series under the retention rules; ``floor_s``: see ``place``."""
         if len(ids) == 0:
