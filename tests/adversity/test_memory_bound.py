@@ -134,7 +134,9 @@ def test_memory_stays_below_its_bound(
         assert 0 < refused < storm_series
         assert metrics["tgres_series"] == FLEET + storm_series - refused
         assert metrics['tgres_series_refused_total{reason="memory"}'] == refused
-        assert server.log.count("points of new series are refused: memory_max") == 1
+        told = "points of new series are refused: memory_max"
+        wait_for(lambda: told in server.log, "it is told", 10)
+        assert server.log.count(told) == 1
 
         # PostgreSQL away: the ring fills until senders wait, and what is in memory is answered or refused
         rounds = 0
