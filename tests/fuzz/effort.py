@@ -1,7 +1,8 @@
 """How hard the fuzz tests try.
 
-In a normal run each tries the same examples every time, so that a run never fails by chance. With
-``TGRES_FUZZ_SECONDS=n`` each tries new ones for about n seconds.
+In a normal run each tries the same examples every time, so that a run never fails by chance; with
+``TGRES_FUZZ_TIMES=n`` n times as many, the same ones every time, too. With ``TGRES_FUZZ_SECONDS=n`` each goes on with
+new ones for about n seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ def fuzz_seconds() -> float:
     return float(os.environ.get("TGRES_FUZZ_SECONDS", "0"))
 
 
+def fuzz_times(usual: int) -> int:
+    """How many examples: the usual number, or some times as many."""
+    return usual * int(os.environ.get("TGRES_FUZZ_TIMES", "1"))
+
+
 def fuzz(
     run: Callable[[settings], None], examples: int, steps: int = 50, share: float = 1.0
 ) -> None:
@@ -37,7 +43,8 @@ def fuzz(
     )
     until = time.monotonic() + fuzz_seconds() * share
     if not fuzz_seconds():
-        run(settings(quiet, max_examples=examples, derandomize=True, database=None))
+        usual = fuzz_times(examples)
+        run(settings(quiet, max_examples=usual, derandomize=True, database=None))
     while time.monotonic() < until:
         run(settings(quiet, max_examples=min(examples, ROUND)))
 

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from tests.fuzz.effort import fuzz_seconds
+from tests.fuzz.effort import fuzz_seconds, fuzz_times
 from tests.fuzz.entries import ENTRIES
 from tests.fuzz.mutate import mutations
 from tests.fuzz.seeds import seeds
@@ -39,7 +39,7 @@ def test_sound_inputs_and_the_corpus(entry: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_damaged_inputs(entry: str) -> None:
     inputs = seeds(entry)
-    for data in mutations(inputs, SEED, MUTATIONS):
+    for data in mutations(inputs, SEED, fuzz_times(MUTATIONS)):
         holds(entry, data)
     until_s, seed = time.monotonic() + fuzz_seconds(), time.time_ns()
     while time.monotonic() < until_s:

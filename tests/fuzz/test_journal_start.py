@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fuzz.effort import fuzz_seconds
+from tests.fuzz.effort import fuzz_seconds, fuzz_times
 from tests.fuzz.mutate import mutations
 from tests.rig import Rig
 from tgres_py import clock
@@ -122,9 +122,10 @@ def test_a_damaged_journal_starts(
 ) -> None:
     source, store, sent = written
     until_s, seed, number = time.monotonic() + fuzz_seconds(), time.time_ns(), 0
+    starts = fuzz_times(STARTS)
     try:
-        while number < STARTS or time.monotonic() < until_s:
-            chosen = number if number < STARTS else seed + number
+        while number < starts or time.monotonic() < until_s:
+            chosen = number if number < starts else seed + number
             folder = tmp_path / "journal"
             damaged(source, folder, random.Random(chosen), is_sealed)
             try:
