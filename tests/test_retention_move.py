@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from tests.rig import Rig
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
+from tgres_py.ingest import retention_job
 from tgres_py.ingest.move import Batch, Mover
 from tgres_py.ingest.retention_job import RetentionWorker
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.postgres import PostgresStore
+from tgres_py.storage.retention_jobs import RetentionJobs
 
 NOW_S = 1_700_000_000 // 720 * 720
 OLD = BundleSpec((Archive(10, 360, 12), Archive(60, 240, 6)), Cf.AVERAGE, 0.0)
@@ -495,3 +498,46 @@ async def test_what_was_planned_before_reads_where_it_was(
     after = await rig.reader.fetch(ids, 0, window[1] // 6, window[2] // 6 + 1, COARSER)
     assert (~np.isnan(after)).any(axis=1).all()
 
+
+class AwayJobs:
+    """Jobs of a PostgreSQL that is away, counted; one job is known when ``job`` is set."""
+
+    def __init__(self, job: int | None) -> None:
+        self.job = job
+        self.asked = 0
+        self.often = asyncio.Event()  # set when it was asked five times
+
+    async def next_job(self) -> int | None:
+        self.asked += 1
+        if self.asked >= 5:
+            self.often.set()
+        if self.job is None:
+            raise StoreUnavailable("away")
+        return self.job
+
+    async def jobs(self, job_id: int) -> list[object]:
+        raise StoreUnavailable("away")
+
+
+@pytest.mark.parametrize(("job", "lines"), [(None, 0), (7, 1)], ids=["no job", "a job"])
+async def test_an_outage_is_told_once_and_only_where_a_job_waits(
+    make: Callable[..., Rig],
+    postgres_store: PostgresStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    job: int | None,
+    lines: int,
+) -> None:
+    rig = make(postgres_store)
+    await rig.start()
+    monkeypatch.setattr(retention_job, "LOOK_S", 0.001)
+    monkeypatch.setattr(retention_job, "RETRY_S", 0.001)
+    jobs = AwayJobs(job)
+    running = asyncio.create_task(
+        RetentionWorker(rig.flusher, postgres_store, cast(RetentionJobs, jobs)).run()
+    )
+    async with asyncio.timeout(30):
+        await jobs.often.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [r.name for r in caplog.records].count(retention_job.log.name) == lines

@@ -102,6 +102,16 @@ async def test_bundles_are_created_once(store: Store) -> None:
     assert dict(await store.load_bundles()) == {first[0]: fine, first[1]: coarse}
 
 
+async def test_bundles_may_come_while_others_are_made(store: Store) -> None:
+    specs = [BundleSpec((RING,))]
+    making = asyncio.create_task(store.ensure_bundles(specs))
+    await asyncio.sleep(0)  # its first step; the answer is still on its way
+    specs.append(BundleSpec((RING,), Cf.MAX))
+    first = await making
+    assert len(first) == 1
+    assert (await store.ensure_bundles(specs))[:1] == first
+
+
 async def test_bundles_that_differ_in_one_thing_differ(store: Store) -> None:
     specs = [
         BundleSpec((RING,)),

@@ -665,12 +665,17 @@ class Server:
     async def _follow(self, changes: AsyncIterator[NDArray[np.int64] | None]) -> None:
         """What others do to rows of rrd: new, renamed and removed series are noticed at once."""
         async for rrd_ids in changes:
+            told = False
             while True:
                 try:
                     await self.follow(rrd_ids)
                     break
                 except StoreUnavailable as e:
-                    log.warning("changes of series: %s; looking at all of them when it is back", e)
+                    if not told:
+                        told = True
+                        log.warning(
+                            "changes of series: %s; looking at all of them when it is back", e
+                        )
                     rrd_ids = None
                     await asyncio.sleep(RETRY_S[1])
 

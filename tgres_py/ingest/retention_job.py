@@ -54,6 +54,7 @@ class RetentionWorker:
 
     async def run(self) -> None:
         """Until cancelled."""
+        told = False  # one line for each outage, and only where a job waits for its end
         while True:
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -63,13 +64,17 @@ class RetentionWorker:
             self._wake.clear()
             if not self._registry.opened:
                 continue
+            job = None
             try:
                 job = await self._jobs.next_job()
                 if job is not None:
                     await self.work(job)
                     self.wake()
+                told = False
             except StoreUnavailable as error:
-                log.warning("change of retention: %s; trying again", error)
+                if job is not None and not told:
+                    told = True
+                    log.warning("change of retention %d: %s; trying again", job, error)
                 await asyncio.sleep(RETRY_S)
 
     async def work(self, job_id: int) -> None:

@@ -76,7 +76,7 @@ class Store(Protocol):
         """Returns when the store answers."""
 
     async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:
-        """Ids of the bundles, created where missing, in the order of ``specs``."""
+        """Ids of the bundles, created where missing, in the order of ``specs``, which may grow meanwhile."""
 
     async def load_bundles(self) -> list[tuple[int, BundleSpec]]: ...
 

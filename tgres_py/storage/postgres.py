@@ -109,6 +109,7 @@ class PostgresStore(SeriesNames, RetentionJobs):
     # Bundles and series
 
     async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:
+        specs = tuple(specs)  # the registry's list grows when senders bring further ones
         known = {spec: bundle_id for bundle_id, spec in await self.load_bundles()}
         missing = [spec for spec in dict.fromkeys(specs) if spec not in known]
         if missing:
