@@ -172,7 +172,7 @@ async def test_a_store_that_answers_nothing_is_not_waited_for(rig: Rig) -> None:
 async def test_a_merge_in_vain_is_waited_for_once(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tgres_py.server.SETTLE_S", 0.1)
+    monkeypatch.setattr("tgres_py.server.source.SETTLE_S", 0.1)
     source = await source_of(rig)
     send(rig, "a")
     ids = source.expand("a")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from tgres_py import server
 from tgres_py.cli.main import main
 from tgres_py.ingest.flusher import Flusher
+from tgres_py.server import root
 
 CHECKPOINT_S = 0.5
 
@@ -19,5 +19,5 @@ class HastyFlusher(Flusher):
 
 
 if __name__ == "__main__":
-    server.Flusher = HastyFlusher  # type: ignore[misc]  # the composition root takes it by this name
+    root.Flusher = HastyFlusher  # type: ignore[misc]  # the composition root takes it by this name
     sys.exit(main())
