@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tgres_py.config import Settings, option_name, setting_extra, setting_fields
-from tgres_py.config_doc import sample_toml, settings_json, toml_value
+from tgres_py.config import GIB, KIB, MIB, Settings, option_name, setting_extra, setting_fields
+from tgres_py.config_doc import (
+    default_for_people,
+    default_text,
+    sample_toml,
+    setting_toml,
+    settings_json,
+    toml_value,
+)
 from tgres_py.config_sources import load, reload
-from tgres_py.config_values import Address, parse_address, parse_size
+from tgres_py.config_values import Address, format_size, parse_address, parse_size
 from tgres_py.errors import ConfigError
 
 
@@ -270,12 +277,70 @@ def test_declaration_as_data_names_option_and_variable() -> None:
     entry = next(e for e in settings_json() if e["name"] == "journal_sync_s")
     assert entry["option"] == option_name("journal_sync_s") == "--journal-sync-s"
     assert entry["environment"] == "TGRES_JOURNAL_SYNC_S"
-    assert (entry["default"], entry["unit"], entry["type"]) == ("1.0", "s", "number")
+    assert (entry["default"], entry["unit"], entry["type"]) == ("1", "s", "number")
 
 
-@pytest.mark.parametrize("value", [True, 0, 20_000_000, 0.5, 1.0, 1_800.0, 'a "b"\\c', "é"])
+@pytest.mark.parametrize(
+    "value", [True, 0, 20_000_000, 0.5, 1.0, 1_800.0, 0.123_456_789, 'a "b"\\c', "é"]
+)
 def test_toml_values_read_back(value: object) -> None:
     assert tomllib.loads(f"x = {toml_value(value)}")["x"] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("journal_bytes_max", "8G"),
+        ("udp_buffer_bytes", "32M"),
+        ("line_bytes_max", "16K"),
+        ("memory_max", "automatic"),
+        ("render_workers", "automatic"),
+        ("flush_pace_s", "automatic"),
+        ("journal_sync_s", "1 s"),
+        ("checkpoint_s", "1800 s (30m)"),
+        ("trash_keep_s", "604800 s (1w)"),
+        ("series_new_per_s", "10_000 a second"),
+        ("query_points_max", "20_000_000 points"),
+        ("xff", "0.5"),
+        ("consolidate_by_cf", "false"),
+        ("http", "127.0.0.1:8080"),
+        ("tls_listeners", "http"),
+        ("http_allow", ""),
+        ("dsn", ""),
+    ],
+)
+def test_help_shows_defaults_as_people_write_them(name: str, shown: str) -> None:
+    assert default_for_people(name) == shown
+
+
+def test_what_is_automatic_is_explained() -> None:
+    automatic = [name for name in setting_fields() if default_for_people(name) == "automatic"]
+    assert {"memory_max", "cache_bytes_max"} <= set(automatic)
+    for name in automatic:
+        assert "; 0 = " in (setting_fields()[name].description or ""), name
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1_000, "1000"),
+        (KIB, "1K"),
+        (KIB + 1, "1025"),
+        (1_536 * MIB, "1536M"),
+        (8 * GIB, "8G"),
+        (2_048 * GIB, "2T"),
+    ],
+)
+def test_sizes_are_written_short_and_read_back(size: int, text: str) -> None:
+    assert format_size(size) == text
+    assert int(str(parse_size(text))) == size
+
+
+def test_sizes_are_written_short_in_toml() -> None:
+    assert default_text("journal_bytes_max") == '"8G"'
+    assert setting_toml("memory_max", 0) == "0"
+    assert setting_toml("memory_max", 3_000_000_000) == "3_000_000_000"
 
 
 def test_rule_file_of_a_stronger_source_replaces_tables(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tgres_py.config import Settings, env_name, option_name, setting_extra, setting_fields
-from tgres_py.config_values import Address
+from tgres_py.config_values import Address, format_size
+from tgres_py.model.duration import format_duration
 from tgres_py.statsd import doc as statsd_doc
 
 BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
 STATSD_BEGIN, STATSD_END = "<!-- statsd:begin -->", "<!-- statsd:end -->"
+
+LONG_S = 600  # defaults in seconds from here on are told in minutes, hours or days, too
 
 _TYPES = {
     "dsn": "text",
@@ -64,8 +67,15 @@ def toml_value(value: Any) -> str:
     if type(value) is tuple:  # an Address is one, too
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
-        return f"{value:g}" if value != int(value) else f"{value:.1f}"
+        return repr(value) if value != int(value) else f"{value:.0f}"
     return json.dumps(str(value), ensure_ascii=False)
+
+
+def setting_toml(name: str, value: Any) -> str:
+    """The value of the setting ``name`` as TOML; sizes as people write them, ``"8G"``."""
+    if type_name(name) == "size" and not (text := format_size(value)).isdigit():
+        return f'"{text}"'
+    return toml_value(value)
 
 
 def type_name(name: str) -> str:
@@ -87,7 +97,31 @@ def default_text(name: str) -> str:
     default = Settings.model_fields[name].default
     if default is None:
         return '"off"' if type_name(name).startswith("host") else ""
-    return toml_value(default)
+    return setting_toml(name, default)
+
+
+def default_for_people(name: str) -> str:
+    """The default in words, with its unit: ``8G``, ``1800 s (30m)``, ``automatic``; empty when there is none."""
+    default, unit = Settings.model_fields[name].default, setting_extra(name)["unit"]
+    if _is_automatic(name):
+        return "automatic"
+    if type_name(name) == "size":
+        return format_size(default)
+    if unit == "s":
+        long = f" ({format_duration(default)})" if default >= LONG_S else ""
+        return f"{default:g} s{long}"
+    if isinstance(default, tuple) and not isinstance(default, Address):
+        return ", ".join(default)
+    if unit == "1/s":
+        return f"{default:_.0f} a second"
+    text = default_text(name).strip('"')
+    return f"{text} {unit}" if text and unit else text
+
+
+def _is_automatic(name: str) -> bool:
+    """Whether the default is worked out by the server; the setting's help says how ("0 = …")."""
+    default = Settings.model_fields[name].default
+    return type(default) in (int, float) and default == 0
 
 
 def sample_toml() -> str:
@@ -119,6 +153,7 @@ def settings_table() -> str:
         default = default_text(name).strip('"')
         note = " (SIGHUP reloads it)" if extra["reloadable"] else ""
         shown = f"`{default}`" if default else "–"
+        shown = "automatic" if _is_automatic(name) else shown
         lines.append(f"| `{name}` | {shown} | {extra['unit']} | {field.description}{note} |")
     return "\n".join(lines).strip() + "\n"
 

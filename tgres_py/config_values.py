@@ -56,6 +56,14 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * 1_024 ** (1 + "KMGT".index(match[2].upper())))
 
 
+def format_size(size: int) -> str:
+    """The shortest text that ``parse_size`` reads as ``size`` bytes: ``8G``, ``200M``, ``1000``."""
+    for place, letter in reversed(list(enumerate("KMGT", start=1))):
+        if size and size % 1_024**place == 0:
+            return f"{size // 1_024**place}{letter}"
+    return str(size)
+
+
 def parse_urls(value: object) -> tuple[str, ...]:
     """``http://a:8080, http://b:8080`` or a list of these: base addresses, without query. ValueError
     otherwise.

@@ -10,7 +10,7 @@ import click
 from tgres_py.cli.common import json_option, print_json
 from tgres_py.cli.options import RULE_SETTINGS, setting_options
 from tgres_py.config import FILES, SECRETS, Settings, setting_fields
-from tgres_py.config_doc import sample_toml, settings_json, toml_value
+from tgres_py.config_doc import sample_toml, setting_toml, settings_json
 from tgres_py.config_sources import load
 from tgres_py.errors import ConfigError
 from tgres_py.masks import masked
@@ -57,7 +57,7 @@ def show(config_file: str | None, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({n: {"value": v, "origin": origins.get(n, "default")} for n, v in shown.items()})
         return
-    lines = {n: f"{n} = {toml_value('' if v is None else v)}" for n, v in shown.items()}
+    lines = {n: f"{n} = {setting_toml(n, '' if v is None else v)}" for n, v in shown.items()}
     width = min(48, max(map(len, lines.values())))
     for name, line in lines.items():
         click.echo(f"{line:<{width}}  # {origins.get(name, 'default')}")

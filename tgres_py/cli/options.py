@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from tgres_py.config import option_name, setting_extra, setting_fields
-from tgres_py.config_doc import default_text, type_name
+from tgres_py.config import option_name, setting_fields
+from tgres_py.config_doc import default_for_people, type_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,11 +56,9 @@ def setting_options(names: Iterable[str] | None = None) -> Callable[[F], F]:
 
 def setting_option(name: str) -> Callable[[F], F]:
     """The option of one setting."""
-    unit = setting_extra(name)["unit"]
-    default = default_text(name).strip('"')
-    notes = [f"default {default}{' ' + unit if unit else ''}"] if default else []
+    default = default_for_people(name)
     text = setting_fields()[name].description or ""
-    note = f" [{'; '.join(notes)}]" if notes else ""
+    note = f" [default {default}]" if default else ""
     return click.option(option_name(name), name, metavar=_metavar(name), help=f"{text}{note}")
 
 
