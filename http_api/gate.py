@@ -41,7 +41,7 @@ class GateCounts:
 
     open: int = 0
     accepted: int = 0
-    refused: int = 0  # beyond connections_max
+    refused: int = 0  # beyond connections_max, of those that were accepted with others at once
     timed_out: int = 0  # requests whose head or body didn't come
     malformed: int = 0  # requests whose head was no HTTP
 

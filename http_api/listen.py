@@ -33,7 +33,14 @@ class HttpListener:
     ) -> None:
         self.limits = limits or GateLimits()
         self.counts = GateCounts()
-        self.acceptor = Acceptor("http", self._gate, self.limits.allowed, tls)
+        self.acceptor = Acceptor(
+            "http",
+            self._gate,
+            self.limits.allowed,
+            tls,
+            lambda: self.limits.connections_max - self.counts.open,
+            handshake_s=self.limits.read_timeout_s,
+        )
         logger = logging.Logger("tgres.http", logging.DEBUG)
         logger.parent = log
         logger.addFilter(self._is_no_bad_request)
@@ -53,6 +60,11 @@ class HttpListener:
     def address(self) -> tuple[str, int]:
         """(host, port) that it listens on."""
         return self.acceptor.address
+
+    @property
+    def refused(self) -> int:
+        """Connections beyond the limit, since the start."""
+        return self.acceptor.refused + self.counts.refused
 
     async def start(self, host: str, port: int) -> None:
         """ConfigError when the address can't be had."""

@@ -1,6 +1,6 @@
 """statsd's management port: what a connection sends at a time is a command, see tgres_py/statsd/mgmt.py.
 
-Limits: CONNECTIONS_MAX at a time, further ones are closed; a connection that is silent, or doesn't take its answer, for
+Limits: CONNECTIONS_MAX at a time (TLS handshakes included), further ones are closed; a connection that is silent, or doesn't take its answer, for
 IDLE_S is closed; of a packet COMMAND_BYTES_MAX are read.
 """
 
@@ -23,7 +23,7 @@ COMMAND_BYTES_MAX = 65_536
 
 
 class MgmtListener:
-    """One listening address. ``refused`` counts connections beyond the limit since the start."""
+    """One listening address."""
 
     def __init__(
         self,
@@ -32,15 +32,21 @@ class MgmtListener:
         allowed: Networks,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.refused = 0
-        self.acceptor = Acceptor(name, self._connection, allowed, tls)
         self._management = management
         self._tasks: set[asyncio.Task[None]] = set()
+        self.acceptor = Acceptor(
+            name, self._connection, allowed, tls, lambda: CONNECTIONS_MAX - len(self._tasks)
+        )
 
     @property
     def address(self) -> tuple[str, int]:
         """(host, port) that it listens on."""
         return self.acceptor.address
+
+    @property
+    def refused(self) -> int:
+        """Connections beyond the limit, since the start."""
+        return self.acceptor.refused
 
     def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
@@ -65,7 +71,7 @@ class MgmtListener:
         task = asyncio.current_task()
         assert task is not None
         if len(self._tasks) >= CONNECTIONS_MAX:
-            self.refused += 1
+            self.acceptor.refused += 1
             writer.close()
             return
         self._tasks.add(task)

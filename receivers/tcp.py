@@ -22,7 +22,7 @@ from typing import cast
 from receivers.sink import Sink, WireFormat
 from receivers.turns import PIECE_BYTES_MIN, Piece, Turns
 from tgres_py import clock
-from tgres_py.accept import Acceptor
+from tgres_py.accept import Acceptor, Handshakes
 from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.networks import Networks
 from tgres_py.model.points import Parsed, Reason, empty_block
@@ -35,8 +35,8 @@ DRAIN_QUIET_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
-    """``connections_max`` and ``tail_bytes_max`` (unfinished lines and frames) hold for all listeners that
-    share their Totals; ``idle_s``: a connection that is silent for longer is closed, 0 = never;
+    """``connections_max`` (TLS handshakes included) and ``tail_bytes_max`` (unfinished lines and frames) hold for all
+    listeners that share their Totals; ``idle_s``: a connection that is silent for longer is closed, 0 = never;
     ``allowed``: who may connect; ``tls``: None = plain."""
 
     connections_max: int = 5_000
@@ -52,6 +52,7 @@ class Totals:
     """What the listeners that share it have open and hold at the moment."""
 
     connections: int = 0
+    handshakes: Handshakes = field(default_factory=Handshakes)
     tail_bytes: int = 0
     turns: Turns = field(default_factory=Turns)
 
@@ -59,8 +60,8 @@ class Totals:
 class TcpListener:
     """One listening address.
 
-    ``accepted``, ``refused``, ``reads``, ``bytes`` count connections, reads and what was read since the start (those that
-    the allow-list kept out are the ``acceptor``'s); ``busy``: seconds that the event loop was held by what was read at a time.
+    ``accepted``, ``reads``, ``bytes`` count connections, reads and what was read since the start (those that were kept out are
+    the ``acceptor``'s); ``busy``: seconds that the event loop was held by what was read at a time.
     """
 
     def __init__(
@@ -72,13 +73,19 @@ class TcpListener:
         self.limits = limits
         self.totals = totals
         self.accepted = 0
-        self.refused = 0
         self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
         self.reads = 0
         self.bytes = 0
         self.busy = Histogram(QUICK_S)
         self.connections: set[Connection] = set()
-        self.acceptor = Acceptor(name, lambda: Connection(self), limits.allowed, limits.tls)
+        self.acceptor = Acceptor(
+            name,
+            lambda: Connection(self),
+            limits.allowed,
+            limits.tls,
+            lambda: limits.connections_max - totals.connections,
+            totals.handshakes,
+        )
         self._waiting = False
         self._idle_check: asyncio.TimerHandle | None = None
 
@@ -86,6 +93,11 @@ class TcpListener:
     def address(self) -> tuple[str, int]:
         """(host, port) that it listens on; of a unix socket (path, 0)."""
         return self.acceptor.address
+
+    @property
+    def refused(self) -> int:
+        """Connections beyond the limit."""
+        return self.acceptor.refused
 
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
@@ -174,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         stream = cast(asyncio.Transport, transport)  # uvloop's class isn't derived from asyncio's
         listener = self._listener
         if listener.totals.connections >= listener.limits.connections_max:
-            listener.refused += 1
+            listener.acceptor.refused += 1
             stream.abort()
             return
         self._transport = stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,7 +20,9 @@ from tgres_py.statsd.inspect import inspect_lists, inspect_numbers
 from tgres_py.statsd.key_report import key_report
 from tgres_py.statsd.mgmt import Management, Statistics
 from tgres_py.statsd.settings import from_table
+from tgres_py.tls import Tls
 
+PEMS = Path(__file__).parent / "data" / "tls"
 INSPECTED = [
     json.loads(line)
     for line in (Path(__file__).parent / "data" / "statsd_inspect.jsonl").read_text().splitlines()
@@ -178,6 +181,26 @@ async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monke
         assert listener.refused == 1
         first.close()
         second.close()
+
+
+async def test_handshakes_count_among_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statsd_mgmt, "CONNECTIONS_MAX", 2)
+    context = Tls(PEMS / "one.pem", PEMS / "one.key").context
+    listener = await statsd_mgmt.start("mgmt", "127.0.0.1", 0, management()[0], tls=context)
+    try:
+        async with asyncio.timeout(10):
+            silent = [await asyncio.open_connection(*listener.address) for _ in range(3)]
+            assert await silent[0][0].read() == b""
+            trust = ssl.create_default_context(cafile=str(PEMS / "one.pem"))
+            reader, writer = await asyncio.open_connection(*listener.address, ssl=trust)
+            assert await silent[1][0].read() == b""
+            writer.write(b"health")
+            assert b"up" in await reader.read(100)
+        for _, stream in (*silent, (reader, writer)):
+            stream.close()
+    finally:
+        listener.close()
+        await listener.drain()
 
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import ssl
@@ -25,15 +26,45 @@ log = logging.getLogger("tgres.tcp")
 AT_ONCE = 16  # connections between two turns of the loop; they are open files before anybody can refuse them
 AGAIN_S = 1.0  # after the system refused one
 HANDSHAKES_MAX = (
-    512  # that go on; of more the oldest ends, which is the one that nobody means to finish
+    512  # that go on at most; of more the oldest ends, which is the one that nobody means to finish
 )
+
+
+class Handshakes:
+    """TLS connections that have no protocol yet, of all listeners that share a limit of connections.
+
+    They are open files like others, so they take places of that limit; but whoever comes next, with TLS or without, gets the place of
+    the oldest of them. Silent clients shut nobody out.
+    """
+
+    def __init__(self) -> None:
+        self._going: dict[asyncio.Task[None], socket.socket] = {}  # in order of coming
+
+    def __len__(self) -> int:
+        return len(self._going)
+
+    def make_place(self, free: int, tls: bool) -> bool:
+        """For one more connection. ``free``: places that open connections leave; False when that is none."""
+        if free <= 0:
+            return False
+        if len(self._going) >= (min(free, HANDSHAKES_MAX) if tls else free):
+            hang_up(self._going.pop(next(iter(self._going))))
+        return True
+
+    def add(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._going[task] = connection
+
+    def discard(self, task: asyncio.Task[None]) -> None:
+        self._going.pop(task, None)
 
 
 class Acceptor:
     """The listening sockets of one listener; ``make`` gives each connection its protocol.
 
+    ``free`` tells how many further connections may be open; ``handshakes`` is shared by listeners for which that is one number.
+    ``handshake_s``: what a handshake may take, if that is less than HANDSHAKE_S.
     ``address``: (host, port) that was got. Since the start, ``forbidden`` counts connections that the allow-list kept
-    out, ``failed`` those whose TLS handshake failed, was given up, or took longer than HANDSHAKE_S.
+    out, ``refused`` those for which there was no place, ``failed`` those whose TLS handshake failed, was given up, or took too long.
     """
 
     def __init__(
@@ -41,19 +72,26 @@ class Acceptor:
         name: str,
         make: Callable[[], asyncio.BaseProtocol],
         allowed: Networks,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None,
+        free: Callable[[], int],
+        handshakes: Handshakes | None = None,
+        handshake_s: float = math.inf,
     ) -> None:
         self.name = name
         self.address: tuple[str, int] = ("", 0)
         self.forbidden = 0
+        self.refused = 0
         self.failed = 0
         self._make = make
         self._allowed = allowed
         self._tls = tls
+        self._free = free
+        self._handshakes = Handshakes() if handshakes is None else handshakes
+        self._handshake_s = handshake_s
         self._sockets: list[socket.socket] = []
         self._failing = False  # the system refuses connections
         self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
-        self._uncut: dict[asyncio.Task[None], socket.socket] = {}  # theirs, in order of coming
+        self._uncut: dict[asyncio.Task[None], socket.socket] = {}  # theirs
 
     def listen(self, sockets: list[socket.socket]) -> None:
         """Takes the bound sockets over and accepts connections on them."""
@@ -83,7 +121,7 @@ class Acceptor:
     def abort(self) -> None:
         """Ends those that have no protocol yet."""
         while self._uncut:
-            self._cut_oldest()
+            hang_up(self._uncut.popitem()[1])
 
     def _listen_on(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         if sock.fileno() >= 0:
@@ -109,35 +147,46 @@ class Acceptor:
                 self.forbidden += 1
                 connection.close()
                 continue
+            tls = self._tls if connection.family != socket.AF_UNIX else None
+            if not self._handshakes.make_place(self._free(), tls is not None):
+                self.refused += 1
+                connection.close()
+                continue
             connection.setblocking(False)
-            if len(self._uncut) >= HANDSHAKES_MAX and self._tls is not None:
-                self._cut_oldest()
-            task = loop.create_task(self._join(loop, connection))
+            task = loop.create_task(self._join(loop, connection, tls))
             self._joining.add(task)
             self._uncut[task] = connection
+            if tls is not None:
+                self._handshakes.add(task, connection)
             task.add_done_callback(self._forget)
 
-    async def _join(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-        tls: dict[str, Any] = {}
-        if self._tls is not None and connection.family != socket.AF_UNIX:
-            tls = {
-                "ssl": self._tls,
-                "ssl_handshake_timeout": HANDSHAKE_S,
+    async def _join(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        options: dict[str, Any] = {}
+        if tls is not None:
+            options = {
+                "ssl": tls,
+                "ssl_handshake_timeout": min(HANDSHAKE_S, self._handshake_s),
                 "ssl_shutdown_timeout": FAREWELL_S,
             }
         try:
-            await loop.connect_accepted_socket(self._make, connection, **tls)
+            await loop.connect_accepted_socket(self._make, connection, **options)
         except OSError as error:  # a failed handshake, mostly
-            self.failed += bool(tls)
+            self.failed += tls is not None
             log.debug("%s: connection refused: %s", self.name, error)
             connection.close()
-
-    def _cut_oldest(self) -> None:
-        """Its transport sees the end of the connection, and closes it."""
-        task = next(iter(self._uncut))
-        with suppress(OSError):
-            self._uncut.pop(task).shutdown(socket.SHUT_RDWR)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._joining.discard(task)
         self._uncut.pop(task, None)
+        self._handshakes.discard(task)
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Its transport sees the end of the connection, and closes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

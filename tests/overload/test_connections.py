@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.overload.health import Health
 from tests.overload.senders import Rounds, Sender, check_stored, run_all
 from tgres_py.places import OWN_FILES, Places, places
 
+PEMS = Path(__file__).parents[1] / "data" / "tls"
 IDLE_BYTES_MAX = 16_384  # of memory, for a connection that says nothing
 CARBON = 'tgres_receiver_connections{receiver="carbon"}'
 REFUSED = 'tgres_receiver_connections_refused_total{receiver="carbon"}'
@@ -152,6 +154,40 @@ def test_few_open_files_are_shared_and_never_run_out(server: ServerProcess) -> N
         assert server.metrics()["process_open_fds"] < limit - OWN_FILES / 2
         idle[0].sendall(one.lines())
         wait_for(lambda: server.sum_of("tgres_points_stored_total") == one.points, "stored")
+    health.check()
+    assert "can't accept" not in server.log
+    check_stored(server, [one])
+    assert "Too many open files" not in server.log
+
+
+def test_handshakes_without_end_take_no_other_files(server: ServerProcess) -> None:
+    """TLS clients that say nothing are connections like others: journal and PostgreSQL keep their files."""
+    limit = 256
+    server.options = (
+        f"--tls-cert={PEMS / 'one.pem'}",
+        f"--tls-key={PEMS / 'one.key'}",
+        "--tls-listeners=carbon,pickle",
+    )
+    server.launch(open_files=limit)
+    wait_for(server.is_ready, "ready")
+    got = places(Places(5_000, 2_000, limit))
+    trust = ssl.create_default_context(cafile=str(PEMS / "one.pem"))
+    one = Rounds(0, 100, 50, int(time.time()) - 100)
+    with (
+        Health(server.ports["http"]) as health,
+        connections(server.ports["carbon"], limit) as silent,
+        connections(server.ports["pickle"], limit),
+    ):
+        assert ended(silent[0]), "the oldest gives way"
+        wait_for(
+            lambda: server.sum_of("tgres_receiver_handshakes_failed_total") >= 2 * limit - got.tcp,
+            "all are accepted",
+        )
+        assert server.metrics()["process_open_fds"] < limit - OWN_FILES / 2
+        raw = socket.create_connection(("127.0.0.1", server.ports["carbon"]), timeout=30)
+        with trust.wrap_socket(raw, server_hostname="127.0.0.1") as honest:
+            honest.sendall(one.lines())
+            wait_for(lambda: server.sum_of("tgres_points_stored_total") == one.points, "stored")
     health.check()
     assert "can't accept" not in server.log
     check_stored(server, [one])

@@ -26,7 +26,7 @@ from tgres_py import accept, clock
 from tgres_py.cli import client
 from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.model.networks import KNOWN_MAX, Networks, parse_networks
-from tgres_py.tls import Tls
+from tgres_py.tls import HANDSHAKE_S, Tls
 
 PEMS = Path(__file__).parent.parent / "data" / "tls"
 TOKEN, ADMIN = "t0ken-of-the-readers", "t0ken-of-the-operators"
@@ -212,6 +212,96 @@ def test_a_handshake_that_does_not_end_is_given_up(
         pytest.importorskip("uvloop").run(run())
     else:
         asyncio.run(run())
+
+
+async def hung_up(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side ends the connection within some seconds."""
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_handshakes_take_places_of_connections_and_give_way(name: str) -> None:
+    async def run() -> None:
+        sink, totals = FakeSink(), tcp.Totals()
+        listeners = [
+            await tcp.start(
+                label,
+                "127.0.0.1",
+                0,
+                carbon_line.WIRE_FORMAT,
+                sink,
+                tcp.TcpLimits(connections_max=3, tls=context),
+                totals,
+            )
+            for label, context in (("tls", tls_of("one").context), ("plain", None))
+        ]
+        encrypted, plain = listeners
+        try:
+            silent = []
+            for _ in range(5):
+                silent.append(await asyncio.open_connection(*encrypted.address))
+                await until(
+                    lambda: encrypted.acceptor.failed + len(totals.handshakes) == len(silent)
+                )
+                assert len(totals.handshakes) <= 3
+            assert await hung_up(silent[0][0]) and await hung_up(silent[1][0])
+            assert (encrypted.acceptor.failed, encrypted.refused) == (2, 0)
+            _, one = await asyncio.open_connection(*plain.address)
+            one.write(b"a 1 100\n")
+            assert await hung_up(silent[2][0]), "whoever comes without TLS gets a place, too"
+            _, two = await asyncio.open_connection(*encrypted.address, ssl=trusting("one"))
+            two.write(b"b 1 100\n")
+            await until(lambda: len(sink.points) == 2)
+            await until(lambda: totals.connections + len(totals.handshakes) == 3)
+            _, three = await asyncio.open_connection(*plain.address)
+            assert await hung_up(silent[4][0])
+            await until(lambda: (totals.connections, len(totals.handshakes)) == (3, 0))
+            late, writer = await asyncio.open_connection(*encrypted.address)
+            assert await hung_up(late), "no place: not even a handshake"
+            assert (encrypted.refused, plain.refused) == (1, 0)
+            for _, stream in silent:
+                stream.close()
+            for stream in (one, two, three, writer):
+                stream.close()
+        finally:
+            for listener in listeners:
+                listener.close()
+                await listener.drain(0.2)
+
+    if name == "uvloop":
+        pytest.importorskip("uvloop").run(run())
+    else:
+        asyncio.run(run())
+
+
+async def test_handshakes_take_places_of_http() -> None:
+    async with http(GateLimits(connections_max=2), tls=tls_of("one")) as listener:
+        address = listener.address
+        silent = [await asyncio.open_connection(*address) for _ in range(4)]
+        assert await hung_up(silent[0][0]) and await hung_up(silent[1][0])
+        _, one = await asyncio.open_connection(*address, ssl=trusting("one"))
+        assert await hung_up(silent[2][0])
+        _, two = await asyncio.open_connection(*address, ssl=trusting("one"))
+        assert await hung_up(silent[3][0])
+        await until(lambda: listener.counts.open == 2)
+        reader, three = await asyncio.open_connection(*address)
+        assert await hung_up(reader)
+        assert (listener.acceptor.failed, listener.refused) == (4, 1)
+        for stream in (one, two, three, *(writer for _, writer in silent)):
+            stream.close()
+
+
+async def test_a_handshake_of_http_has_no_more_time_than_a_head() -> None:
+    async with http(GateLimits(read_timeout_s=0.1), tls=tls_of("one")) as listener:
+        reader, writer = await asyncio.open_connection(*listener.address)
+        async with asyncio.timeout(HANDSHAKE_S / 2):
+            assert await hung_up(reader)
+        assert (listener.acceptor.failed, listener.counts.open) == (1, 0)
+        writer.close()
 
 
 # -- TLS and its reload --------------------------------------------------------------------------
@@ -409,7 +499,7 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
         held = [await asyncio.open_connection(*listener.address) for _ in range(2)]
         await until(lambda: listener.counts.open == 2)
         assert await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n") == b""
-        assert listener.counts.refused == 1
+        assert listener.refused == 1
         held[0][1].close()
         await until(lambda: listener.counts.open == 1)
         assert b" 200 " in await raw(listener, b"GET /healthz HTTP/1.0\r\n\r\n")

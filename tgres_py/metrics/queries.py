@@ -25,7 +25,7 @@ def _refused_connections(server: Server) -> Labelled | None:
     reasons = {
         "forbidden": acceptor.forbidden,
         "handshake": acceptor.failed,
-        "limit": counts.refused,
+        "limit": server.http.refused,
         "malformed": counts.malformed,
         "slow": counts.timed_out,
     }
