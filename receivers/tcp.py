@@ -7,6 +7,9 @@ is complete. Nothing is parsed before the length that the wire format wants is t
 selector loops, uvloop), not one that holds on to it while it waits (Windows' proactor).
 What is read at a time, and in one turn of the loop, is limited by the time that it takes (turns.py). What a connection has sent when the turn's
 time is spent is kept unparsed, and the connection isn't read until its turn comes.
+
+A TLS transport holds what it has deciphered, and when the sender hangs up, asyncio's reads once more and uvloop's not at all: the rest is
+lost. So it is made to read its socket only when it holds nothing; whatever it holds is read at once, and what is beyond a piece is kept unparsed.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tgres_py.model.points import Parsed, Reason, empty_block
 from tgres_py.sockets import bind_all
 
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
+TLS_BYTES_MAX = 327_680  # that a TLS transport then holds: one read of 256 KiB, and some records
 SAMPLE_BYTES_MAX = 120
 DRAIN_QUIET_S = 0.05
 
@@ -73,7 +77,9 @@ class TcpListener:
         self.limits = limits
         self.totals = totals
         self.accepted = 0
-        self.buffer = memoryview(bytearray(limits.buffer_bytes + TAIL_IN_FRONT_MAX))
+        self.piece_bytes_max = limits.buffer_bytes + TAIL_IN_FRONT_MAX
+        held = TLS_BYTES_MAX + TAIL_IN_FRONT_MAX if limits.tls is not None else 0
+        self.buffer = memoryview(bytearray(max(self.piece_bytes_max, held)))
         self.reads = 0
         self.bytes = 0
         self.busy = Histogram(QUICK_S)
@@ -175,10 +181,9 @@ class Connection(asyncio.BufferedProtocol):
         self._tail = bytearray()
         self._wanted = 1
         self._in_front = 0
-        self._offered = 0  # bytes that the next read may take
-        self._piece = Piece(len(listener.buffer))
-        self._too_late = False  # the next read comes when the turn's time is spent
-        self._put_off = False  # the tail holds what isn't parsed before its turn
+        self._piece = Piece(listener.piece_bytes_max)
+        self._at_once = 0  # bytes of the next read that are parsed when it comes
+        self._put_off = b""  # what follows the tail and isn't parsed before its turn
         self._resume_soon: asyncio.Handle | None = None
         self.last_read = clock.monotonic()
 
@@ -189,6 +194,9 @@ class Connection(asyncio.BufferedProtocol):
             listener.acceptor.refused += 1
             stream.abort()
             return
+        if stream.get_extra_info("sslcontext") is not None:
+            # of both loops; no ancestor of theirs has it
+            stream.set_read_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]
         self._transport = stream
         self._peer = _text_of(stream.get_extra_info("peername"))
         listener.accepted += 1
@@ -202,19 +210,17 @@ class Connection(asyncio.BufferedProtocol):
             self.pause()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The shared buffer, behind this connection's tail if that is short; as much of it as may be read now."""
+        """The shared buffer, behind this connection's tail if that is short; as much of it as may be read now, all for TLS."""
         listener = self._listener
         buffer = listener.buffer
         self._in_front = len(self._tail) if len(self._tail) <= TAIL_IN_FRONT_MAX else 0
         if self._in_front:
             buffer[: self._in_front] = self._tail
-        self._too_late = listener.totals.turns.over
-        most = min(self._piece.bytes, listener.sink.piece_bytes_max)
-        if self._too_late:
-            most = PIECE_BYTES_MIN
+        too_late = listener.totals.turns.over
+        most = PIECE_BYTES_MIN if too_late else self._piece_now
         offered = buffer[self._in_front : self._in_front + most]
-        self._offered = len(offered)
-        return offered
+        self._at_once = 0 if too_late else len(offered)
+        return offered if listener.limits.tls is None else buffer[self._in_front :]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
@@ -223,16 +229,28 @@ class Connection(asyncio.BufferedProtocol):
         self._listener.bytes += nbytes
         begin, begin_cpu = clock.monotonic(), time.thread_time()
         self.last_read = begin
-        data = self._listener.buffer[: self._in_front + nbytes]
-        if self._too_late:
-            self._wait_for_turn(data[self._in_front :])
-        elif self._in_front == len(self._tail) and len(data) >= self._wanted:
+        size = min(nbytes, self._at_once)
+        data = self._listener.buffer[: self._in_front + size]
+        if size < nbytes:
+            self._keep_for_later(self._listener.buffer[self._in_front :][size:nbytes])
+        if size:
+            self._take(data)
+        if self._put_off:
+            self._wait_for_turn()
+        elif size == self._at_once and not self._listener.waiting:
+            self._let_others_read()
+        self._spend(size, begin, begin_cpu)
+
+    @property
+    def _piece_now(self) -> int:
+        return min(self._piece.bytes, self._listener.sink.piece_bytes_max)
+
+    def _take(self, data: memoryview) -> None:
+        """Parses what lies in the shared buffer, the tail in front of it."""
+        if self._in_front == len(self._tail) and len(data) >= self._wanted:
             self._parse(data)
         else:
             self._grow(data[self._in_front :])
-        if nbytes == self._offered and not self._listener.waiting and not self._put_off:
-            self._let_others_read()
-        self._spend(nbytes, begin, begin_cpu)
 
     def _spend(self, size: int, begin: float, begin_cpu: float) -> None:
         self._piece.took(size, time.thread_time() - begin_cpu)
@@ -240,10 +258,12 @@ class Connection(asyncio.BufferedProtocol):
         self._listener.totals.turns.spend(seconds)
         self._listener.busy.observe(seconds)
 
-    def _wait_for_turn(self, data: memoryview) -> None:
-        """Keeps what was read, and reads on when its turn has come."""
-        self._put_off = True
-        self._add(data)
+    def _keep_for_later(self, data: memoryview) -> None:
+        self._listener.totals.tail_bytes += len(data)
+        self._put_off += data
+
+    def _wait_for_turn(self) -> None:
+        """Reads on when the turn of what is kept for later has come."""
         self.pause()
         self._listener.totals.turns.put_off(self._take_turn)
         self._check_tails()
@@ -251,19 +271,24 @@ class Connection(asyncio.BufferedProtocol):
     def _take_turn(self) -> None:
         if self._put_off and not self._listener.waiting:  # else ``resume`` puts it off again
             begin, begin_cpu = clock.monotonic(), time.thread_time()
-            size = len(self._tail)
-            self._parse_put_off()
-            self._spend(size, begin, begin_cpu)
+            self._spend(self._parse_put_off(), begin, begin_cpu)
             if not self._listener.waiting:
                 self.resume()
 
-    def _parse_put_off(self) -> None:
-        self._put_off = False
-        if len(self._tail) >= self._wanted:
-            self._parse(self._tail)
+    def _parse_put_off(self) -> int:
+        """Parses a piece of what was kept for later; its size."""
+        piece, self._put_off = (
+            self._put_off[: self._piece_now],
+            self._put_off[self._piece_now :],
+        )
+        self._listener.totals.tail_bytes -= len(piece)
+        self._grow(memoryview(piece))
+        return len(piece)
 
     def eof_received(self) -> None:
         """The sender is done: what it sent last is complete, even without its line feed."""
+        while self._put_off:
+            self._parse_put_off()
         if self._tail and self._transport is not None:
             tail = bytes(self._tail)
             self._keep(b"")
@@ -274,7 +299,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A connection that broke in mid-line may have cut it: the torn line is counted, not taken."""
-        if self._put_off:
+        while self._put_off:
             self._parse_put_off()
         if self._tail:
             self._reject(Reason.MALFORMED)
@@ -335,6 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         listener.accept(parsed, self._peer)
         if self._wanted < 0:
             self._keep(b"")
+            self._drop_put_off()
             self.abort()
         else:
             self._check_tails()
@@ -346,7 +372,12 @@ class Connection(asyncio.BufferedProtocol):
     def _check_tails(self) -> None:
         if self._listener.totals.tail_bytes > self._listener.limits.tail_bytes_max:
             self._reject(Reason.LIMIT)
+            self._drop_put_off()
             self.abort()
+
+    def _drop_put_off(self) -> None:
+        self._listener.totals.tail_bytes -= len(self._put_off)
+        self._put_off = b""
 
     def _reject(self, reason: Reason) -> None:
         """Counts the unfinished tail as one refused point and forgets it."""

@@ -232,7 +232,7 @@ async def served(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while not condition():
         assert clock.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.005)

@@ -27,6 +27,9 @@ class Tls:
 def _context(cert: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A sender that reads nothing would hang up with the tickets unread, which makes of its farewell a reset, and what is
+    # still on its way is lost.
+    context.num_tickets = 0
     try:
         context.load_cert_chain(cert, key, _no_password)
     except ssl.SSLError as error:

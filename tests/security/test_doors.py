@@ -7,7 +7,7 @@ import base64
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -30,11 +30,12 @@ from tgres_py.tls import HANDSHAKE_S, Tls
 
 PEMS = Path(__file__).parent.parent / "data" / "tls"
 TOKEN, ADMIN = "t0ken-of-the-readers", "t0ken-of-the-operators"
+HERE = "127.0.0.1"
 ELSEWHERE = "192.0.2.0/24"  # of no machine
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while not condition():
         assert clock.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.005)
@@ -152,6 +153,51 @@ async def test_carbon_over_tls() -> None:
     finally:
         listener.close()
         await listener.drain(0.2)
+
+
+@pytest.mark.parametrize("farewell", [True, False], ids=["farewell", "torn off"])
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_what_was_sent_before_hanging_up_arrives_over_tls(name: str, farewell: bool) -> None:
+    """Senders that read nothing, some more than a TLS transport holds."""
+    context = trusting("one")
+
+    def send(address: tuple[str, int], lines: bytes) -> None:
+        with context.wrap_socket(socket.create_connection(address), server_hostname=HERE) as sock:
+            sock.sendall(lines)
+            if farewell:
+                sock.setblocking(False)
+                with suppress(ssl.SSLWantReadError):  # says it, doesn't wait for the answer
+                    sock.unwrap()
+
+    async def run() -> None:
+        sink, limits = FakeSink(), tcp.TcpLimits(tls=tls_of("one").context)
+        listener = await tcp.start("carbon", HERE, 0, carbon_line.WIRE_FORMAT, sink, limits)
+        try:
+            for count in (1, 2_000, 20_000, 100_000):
+                sink.points.clear()
+                known = listener.accepted
+                lines = b"".join(b"a.%d 1 100\n" % number for number in range(count))
+                await asyncio.to_thread(send, listener.address, lines)
+                await until(lambda known=known: listener.accepted > known)
+                await until(lambda: not listener.connections)
+                assert (len(sink.points), sink.rejected.total()) == (count, 0)
+                assert listener.totals.tail_bytes == 0
+            sink.room = len(sink.points) + 1  # the same while there is no room, for a moment
+            sender = asyncio.create_task(asyncio.to_thread(send, listener.address, lines))
+            await until(lambda: listener.waiting)
+            await asyncio.sleep(0.1)
+            sink.make_room()
+            await sender
+            await until(lambda: not listener.connections)
+            assert (len(sink.points), sink.rejected.total()) == (200_000, 0)
+        finally:
+            listener.close()
+            await listener.drain(0.2)
+
+    if name == "uvloop":
+        pytest.importorskip("uvloop").run(run())
+    else:
+        asyncio.run(run())
 
 
 HELLO = bytes.fromhex("160301006a010000660303") + bytes(99)  # how a TLS client begins
