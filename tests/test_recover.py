@@ -16,7 +16,7 @@ import pytest
 from tests.rig import Point, Rig
 from tgres_py import clock
 from tgres_py.errors import StoreUnavailable
-from tgres_py.ingest.journal import RECORD_HEADER, RECORD_MAGIC, Kind
+from tgres_py.ingest.journal import RECORD_HEADER, RECORD_MAGIC, Kind, Record
 from tgres_py.model.retention import Archive, BundleSpec, Cf, OnDuplicate
 from tgres_py.storage.memory import MemoryStore
 
@@ -587,3 +587,47 @@ async def test_one_damaged_copy_of_a_floor_brings_back_no_older_values(rig: Rig)
         for other in journal_files(rig):
             if other != path:
                 other.unlink()
+
+
+# -- images in pieces ----------------------------------------------------------------------------
+
+
+async def test_points_that_come_between_the_pieces_of_an_image(make: Callable[..., Rig]) -> None:
+    """The loop's others get their turn while a large image is made, and nothing counts twice for it."""
+    series, length = 1_500, 200
+    wide = BundleSpec((Archive(10, 2_160, 480),), Cf.SUM, 0.0, OnDuplicate.SUM)
+    rig = make(spec=wide)
+    await rig.start()
+    names = [f"s{i}" for i in range(series)]
+    for slot in range(length):
+        rig.now_s = NOW_S + slot * 10
+        rig.add((name, rig.now_s, 1.0) for name in names)
+    await rig.flusher.create_rows()
+    pieces = [0]
+    append = rig.journal.append
+
+    def counted(record: Record) -> None:
+        pieces[-1] += len(record.ids) if record.kind == Kind.IMAGE else 0
+        append(record)
+
+    rig.journal.append = counted  # type: ignore[method-assign]  # it hands on what it gets
+    making = asyncio.create_task(rig.flusher.checkpoint())
+    turns = 0
+    while not making.done():
+        turns += 1
+        pieces.append(0)
+        for slot in (turns % length, -turns % length):
+            rig.add([("s0", NOW_S + slot * 10, 100.0), (f"new{turns}", NOW_S + slot * 10, 5.0)])
+        await asyncio.sleep(0)
+    await making
+    assert rig.flusher.checkpoints == 1
+    assert sum(pieces) >= series * length
+    assert max(pieces) < 70_000  # some 10 ms
+    await restart(rig)
+    end = NOW_S // 10 + length
+    values = await rig.read("s0", 0, NOW_S // 10, end)
+    assert values.sum() == length + 2 * turns * 100
+    assert (await rig.read("s1", 0, NOW_S // 10, end)).tolist() == [1.0] * length
+    for turn in (1, turns):
+        new = await rig.read(f"new{turn}", 0, NOW_S // 10, end)
+        assert np.nansum(new) == 10.0

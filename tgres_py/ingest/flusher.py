@@ -48,7 +48,7 @@ PRESSURE = 0.8  # share of the ring's memory from which chunks are written witho
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
 INCOMPLETE_S = (5.0, 60.0)  # one that gave records up: first and longest pause between tries
 GOLDEN = 0.6180339887498949
-IMAGE_POINTS = 1 << 19
+IMAGE_POINTS = 1 << 16  # some 10 ms of the loop
 TOUCH_PARTIAL_S = 6 * 3_600.0  # where whole chunks are rarer than this, partial ones tell of last points, too
 SETTLE_SEGMENTS = 8  # written together: half a second at most, and one wait for the journal
 INLINE_SLOTS = 1 << 16  # blocks up to this size are worked on in the loop's thread
@@ -615,7 +615,7 @@ class Flusher:
         for segment in range(self.ring.segments):
             async with self.lock:
                 self._journal_floor(segment)
-                self._journal_image(segment)
+                await self._journal_image(segment)
             await asyncio.sleep(0)
             if journal.pending_bytes > 64 << 20 and not await journal.synced():
                 return
@@ -624,17 +624,21 @@ class Flusher:
             self.checkpoints += 1
             self._image_pause_s = 0.0
 
-    def _journal_image(self, segment: int) -> None:
+    async def _journal_image(self, segment: int) -> None:
+        """Its slots in pieces, the loop's others between them: what comes meanwhile is in the same file, before a piece
+        that has it (it replaces) or after one that hasn't. The caller holds the lock."""
         assert self.journal is not None
         spec = self._spec(segment)
         low, high = self.ring.span(segment)
         if low == high:
             return
         step_s = spec.archives[0].step_s
-        members = self.registry.ids_of_segment(segment)
-        rows = max(1, IMAGE_POINTS // max(1, len(members)))
+        rows = max(1, IMAGE_POINTS // max(1, len(self.registry.ids_of_segment(segment))))
         for first in range(low, high, rows):
+            if first > low:
+                await asyncio.sleep(0)
             end = min(high, first + rows)
+            members = self.registry.ids_of_segment(segment)  # there may be new ones
             block = self.ring.block(segment, first, end)
             block[:, members < 0] = np.nan
             slot, column = np.nonzero(~np.isnan(block))
