@@ -289,7 +289,7 @@ OPERATIONS = (
     ),
     Operation("/openapi.json", "server", "This description"),
     Operation("/healthz", "server", "200: the process is up", produces=_TEXT),
-    Operation("/readyz", "server", "200: the database is reachable; else 503", produces=_TEXT),
+    Operation("/readyz", "server", "200: PostgreSQL answers and takes what is written; else 503", produces=_TEXT),
     Operation(
         "/metrics",
         "server",

@@ -355,10 +355,10 @@ async def test_the_task_goes_on_after_outages(tmp_path: Path) -> None:
         await rig.tick()
         store.away = True
         rig.now_s += 400
-        await until(lambda: not rig.flusher.available)
+        await until(lambda: not rig.flusher.presence.available)
         assert rig.flusher.failures >= 1
         store.away = False
-        await until(lambda: rig.ring.row_bytes == 0 and rig.flusher.available)
+        await until(lambda: rig.ring.row_bytes == 0 and rig.flusher.presence.available)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.adversity.proxy import Proxy
+from tests.adversity.test_postgres_away import real_socket
 from tests.test_store_conformance import chunk, read_one, two_bundles
 from tgres_py.errors import ConfigError, StoreUnavailable
 from tgres_py.model.retention import Archive
@@ -220,7 +222,7 @@ async def test_a_cancelled_write_leaves_a_usable_store(
     await other.close()
 
 
-async def test_ping_notices_that_all_connections_hang(database: str) -> None:
+async def test_a_ping_is_answered_though_all_connections_are_in_use(database: str) -> None:
     store = PostgresStore(database, pool_size=1)
     await store.open()
     other = await asyncpg.connect(database)
@@ -228,12 +230,27 @@ async def test_ping_notices_that_all_connections_hang(database: str) -> None:
         await other.execute("LOCK TABLE ts")
         reading = asyncio.create_task(read_one(store, 1))
         await asyncio.sleep(0)
-        with pytest.raises(StoreUnavailable, match="no answer in 2 s"):
-            await store.ping()
+        await store.ping(30)
+        assert not reading.done()
     assert await reading == []
-    await store.ping()
     await store.close()
     await other.close()
+
+
+async def test_a_ping_that_gets_no_answer(database: str) -> None:
+    async with Proxy(real_socket(database)) as proxy:
+        name = database.partition("?")[0].rpartition("/")[2]
+        user = database.partition("://")[2].partition("@")[0]
+        dsn = f"postgresql://{user}@127.0.0.1:{proxy.port}/{name}?sslmode=disable"
+        store = PostgresStore(dsn)
+        await store.ping(30)
+        proxy.freeze(True)
+        for _ in range(2):  # over the connection that is there, and over a new one
+            with pytest.raises(StoreUnavailable, match=r"no answer in 0\.2 s"):
+                await store.ping(0.2)
+        proxy.freeze(False)
+        await store.ping(30)
+        await store.close()
 
 
 async def test_flush_requests_survive_a_restart(

@@ -77,30 +77,23 @@ async def test_a_query_finds_the_store_back_before_the_next_try(rig: Rig) -> Non
     await rig.flusher.settle_until(NOW_S + 60)
     rig.store.away = True  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
     rig.add([("a", NOW_S, 5.0)])
-    rig.flusher._set_available(False, "test")
+    assert not await rig.flusher.presence.check()
     ids, spec, slot = source.expand("a"), SPEC, NOW_S // 10
     with pytest.raises(StoreUnavailable):
         await source.fetch(ids, spec, 0, slot, slot + 1)
     rig.store.away = False  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
-    rig.flusher._probed -= 2  # a second later
+    for asker, name in ((rig.flusher, "_probed"), (rig.flusher.presence, "_asked")):
+        setattr(asker, name, getattr(asker, name) - 2)  # a second later
     assert (await source.fetch(ids, spec, 0, slot, slot + 1)).tolist() == [[5.0]]
     assert rig.intake.late_points == 0
 
 
 async def test_queries_ask_for_a_lost_store_once_a_second(rig: Rig) -> None:
-    rig.flusher._set_available(False, "test")
     rig.store.away = True  # type: ignore[attr-defined]  # the rig's store is one in memory, which can be away
-    pings = 0
-    ping = rig.store.ping
-
-    async def counted() -> None:
-        nonlocal pings
-        pings += 1
-        await ping()
-
-    rig.store.ping = counted  # type: ignore[method-assign]  # a method is put in another's place
+    assert not await rig.flusher.presence.check()
+    before = rig.flusher.presence.pings
     assert not any([await rig.flusher.reachable() for _ in range(20)])
-    assert pings <= 2
+    assert rig.flusher.presence.pings <= before + 2
 
 
 async def test_a_bad_name_makes_none(rig: Rig) -> None:

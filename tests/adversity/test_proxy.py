@@ -160,7 +160,7 @@ async def test_an_outage_is_told_once_and_makes_no_storm(
     rig: Rig, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Memory is read on; queries that need the store fail soon; few connections are tried."""
-    caplog.set_level(logging.INFO, "tgres_py.ingest.flusher")
+    caplog.set_level(logging.INFO, "tgres_py.storage.presence")
     await with_stored_chunk(rig)
     proxy.refuse = True
     proxy.cut_all()
@@ -179,8 +179,11 @@ async def test_an_outage_is_told_once_and_makes_no_storm(
             async with asyncio.timeout(5):
                 await rig.reader.fetch(ids, 0, newest - 2, newest)
         proxy.refuse = False
-        assert await rig.flusher.reachable()
-        await until(lambda: rig.flusher.available)
+        async with asyncio.timeout(15):
+            while not await rig.flusher.reachable():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await until(lambda: rig.flusher.presence.available)
+        assert rig.flusher.presence.pings <= 2 + time.monotonic() - begin
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -5,7 +5,8 @@ to the segment, so that chunks that complete together don't leave together. With
 slots that ended. When the store has committed, the rows are freed and the floor rises; the journal
 learns the floor before anything else is merged below it.
 
-While the store is away everything stays where it is, and the task tries again with growing pauses.
+While the store is away everything stays where it is, and the task tries again with growing pauses; while it doesn't
+even answer (``storage/presence.py`` knows) with pings only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tgres_py.measure import Histogram
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.storage.port import ChunkRows, Store
+from tgres_py.storage.presence import Presence
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ CREATE_BATCH = 8_192  # some 10 ms of the loop
 LATE_DELAY_S = 1.0  # late points gather this long
 BACKOFF_S = (0.25, 10.0)
 PROBE_S = 1.0  # while the store is away, queries ask for it this often
-PROBE_TIMEOUT_S = 0.5
+PROBE_WAIT_S = 0.5
 JOURNAL_WAIT_S = 5.0
 PRESSURE = 0.8  # share of the ring's memory from which chunks are written without waiting for their pace
 CROWDED_S = 60.0  # a journal half full is checkpointed this often
@@ -95,8 +97,15 @@ class Noticed(NamedTuple):
 
 class Flusher:
     def __init__(
-        self, intake: Intake, store: Store, reader: Reader, journal: Journal | None, pace: Pace
+        self,
+        intake: Intake,
+        store: Store,
+        reader: Reader,
+        journal: Journal | None,
+        pace: Pace,
+        presence: Presence | None = None,
     ) -> None:
+        """``presence``: what is known of the store; None: this flusher is the only one to know."""
         self.intake = intake
         self.registry = intake.registry
         self.ring = intake.ring
@@ -104,7 +113,7 @@ class Flusher:
         self.reader = reader
         self.journal = journal
         self.pace = pace
-        self.available = True  # whether the last operation on the store succeeded
+        self.presence = presence or Presence(store.ping)
         self.flushes = 0
         self.failures = 0
         self.checkpoints = 0
@@ -123,6 +132,7 @@ class Flusher:
         self._last_checkpoint = clock.monotonic()
         self._image_pause_s = 0.0  # before the image that makes the journal whole is tried again
         intake.on_late = self._note_late
+        self.presence.on_answer = self._wake.set
 
     # -- the task ----------------------------------------------------------------------------
 
@@ -140,11 +150,11 @@ class Flusher:
                 continue
             try:
                 await self.tick()
-                self._set_available(True)
+                self.presence.all_written()
                 pause = BACKOFF_S[0]
             except StoreUnavailable as e:
                 self.failures += 1
-                self._set_available(False, str(e))
+                await self.presence.refused(e)
                 await self._pause(pause)
                 pause = min(BACKOFF_S[1], pause * 2)
             except Exception:
@@ -154,7 +164,7 @@ class Flusher:
                 await asyncio.sleep(BACKOFF_S[1])
 
     async def _pause(self, seconds: float) -> None:
-        """Waits before the next try; a query that finds the store back ends it."""
+        """Waits before the next try; whoever finds the store back ends it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -165,30 +175,26 @@ class Flusher:
         A query needn't wait for the task's next try, which may be ten seconds off. One of those that ask
         in the same second finds out; it waits half a second at most.
         """
-        if self.available:
+        if self.presence.available:
             return True
         if clock.monotonic() - self._probed < PROBE_S:
             return False
         self._probed = clock.monotonic()
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await self.store.ping()
-        except (StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(PROBE_WAIT_S):
+                if not await self.presence.check():
+                    return False
+        except TimeoutError:
             return False
         self._wake.set()
         return True
 
-    def _set_available(self, available: bool, why: str = "") -> None:
-        if available != self.available:
-            self.available = available
-            if available:
-                log.info("PostgreSQL is back; writing goes on")
-            else:
-                log.error("PostgreSQL is away (%s); points wait in memory and journal", why)
-
     async def tick(self) -> None:
         """All that is due now. StoreUnavailable: the journal is looked after all the same."""
         try:
+            if not self.presence.answers:
+                await self.presence.check()
+                self.presence.expect_answer()
             await self._write_due()
         except StoreUnavailable:
             await self._checkpoint_if_due()
@@ -381,6 +387,7 @@ class Flusher:
         """
         await self._journal_synced()
         await self.store.write_chunks(rows)
+        self.presence.written()
 
     async def _touch(self, rows: list[ChunkRows], step_s: int) -> None:
         """Notes when the series of whole chunks had their last point: what `series stale` looks at."""
@@ -525,6 +532,7 @@ class Flusher:
         result = await self._merger.merge(rest) if rest else Merge()
         self._doubt = seq, result
         await self.store.write_chunks(result.rows, late_seq=seq)
+        self.presence.written()
         self._doubt = None
         self.intake.late_done(rest, result.stored, result.overwritten, result.rejected)
 

@@ -151,7 +151,7 @@ class RetentionWorker:
         intake = self._flusher.intake
         limit = intake.limits.cache_pause_bytes * PRESSURE
         while True:
-            if self._flusher.available and cache_bytes(intake) <= limit:
+            if self._flusher.presence.available and cache_bytes(intake) <= limit:
                 return
             await asyncio.sleep(RETRY_S)
 

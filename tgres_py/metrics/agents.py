@@ -51,7 +51,7 @@ OWN_NAMES = {
     "tgres.memoryMax": "the bound on memory (`memory_max`)",
     "tgres.memoryTight": "1 while memory is near it: no new series, no further queries",
     "tgres.journalBytes": "size of the journal",
-    "tgres.storeAvailable": "1 when the last write to PostgreSQL succeeded",
+    "tgres.storeAvailable": "1 while PostgreSQL answers and takes what is written, as /readyz says",
     "tgres.renderTime": "seconds of one /render, on average",
     "tgres.loopLag": "seconds that the event loop is late, on average",
 }
@@ -137,7 +137,7 @@ class OwnPoints:
             "tgres.memoryMax": server.shares.total,
             "tgres.memoryTight": int(server.memory.tight),
             "tgres.journalBytes": server.journal.total_bytes,
-            "tgres.storeAvailable": int(server.flusher.available),
+            "tgres.storeAvailable": int(server.ready),
         }
 
     def _totals_since(self) -> tuple[Mapping[str, float], float]:

@@ -169,8 +169,8 @@ GROUPS = (
             Declared(
                 "tgres_store_available",
                 Kind.GAUGE,
-                "1 when the last write succeeded.",
-                lambda s: int(s.flusher.available),
+                "1 while PostgreSQL answers and takes what is written, as /readyz says; 0 until the series are loaded.",
+                lambda s: int(s.ready),
             ),
         ),
     ),

@@ -26,7 +26,7 @@ def _pools(value: Callable[[Pool], Value]) -> Callable[[Server], Labelled | None
 
 GROUPS = (
     Group(
-        "PostgreSQL (pool `shared`: reads and new series; `writer`: chunks)",
+        "PostgreSQL (pool `shared`: reads and new series; `writer`: chunks; `ping`: whether it is there)",
         (
             Declared(
                 "tgres_postgres_connections_max",

@@ -52,6 +52,7 @@ from tgres_py.server.status import ServerStatus
 from tgres_py.server.tasks import Tasks
 from tgres_py.storage.embedded import EmbeddedPostgres
 from tgres_py.storage.postgres import PostgresStore
+from tgres_py.storage.presence import Presence
 
 log = logging.getLogger("tgres")
 
@@ -105,6 +106,11 @@ class Server:
         self.failure: ConfigError | None = None  # why it ended by itself
         self._tasks = Tasks()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the store's series are loaded and PostgreSQL is there, as far as that is known."""
+        return self.registry.opened and self.flusher.presence.available
+
     # -- start -------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -157,7 +163,9 @@ class Server:
             settings.sql_freshness_s,
             settings.checkpoint_s,
         )
-        self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace)
+        presence = Presence(self.store.ping)
+        self.store.heed(presence)
+        self.flusher = Flusher(self.intake, self.store, reader, self.journal, pace, presence)
         parts = self.shares
         log.info(
             "memory: %d MB at most; cache %d, index %d, queries %d",
@@ -250,6 +258,7 @@ class Server:
         housekeeping = chores.keep_house_hourly(
             Admin(store, self), lambda: self.settings.rule_set()
         )
+        self._tasks.spawn(self.flusher.presence.run(), "store-presence")
         self._tasks.spawn(flush_requests, "flush-requests")
         self._tasks.spawn(self.live_lock.keep(), "live-lock")
         self._tasks.spawn(self.retention.run(), "retention")

@@ -143,6 +143,7 @@ class ServerSource:
         except StoreUnavailable:
             pass
         except TimeoutError:
+            self._flusher.presence.doubt()
             self._settle_from = clock.monotonic() + SETTLE_AGAIN_S
 
     # -- events ------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class ServerSource:
             async with asyncio.timeout(self._read_timeout_s):
                 yield
         except TimeoutError:
+            self._flusher.presence.doubt()
             raise StoreUnavailable(
                 f"PostgreSQL didn't answer within {self._read_timeout_s:g} s (store_read_timeout_s)"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tgres_py import metrics
@@ -11,7 +12,7 @@ from tgres_py.errors import StoreUnavailable
 if TYPE_CHECKING:
     from tgres_py.server.root import Server
 
-PING_TIMEOUT_S = 2.0
+READY_WAIT_S = 2.0  # while PostgreSQL is away, /readyz waits this long for an answer of it
 
 
 class ServerStatus:
@@ -21,15 +22,17 @@ class ServerStatus:
 
     async def ready(self) -> None:
         server = self._server
+        presence = server.flusher.presence
         if not server.registry.opened:
             raise StoreUnavailable("starting: the series are not loaded yet")
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                await server.store.ping()
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"PostgreSQL doesn't answer within {PING_TIMEOUT_S:g} s"
-            ) from None
+        if presence.available:
+            await presence.check()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READY_WAIT_S):
+                    await presence.check()
+        if not presence.available:
+            raise StoreUnavailable(f"PostgreSQL is away ({presence.why})")
 
     def metrics(self) -> bytes:
         self._server.kernel_drops.count()

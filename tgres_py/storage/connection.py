@@ -45,11 +45,12 @@ _PASSING_CODES = frozenset({"25006", "40001", "40P01", "55P03"})
 
 
 class Connector:
-    """Knows where PostgreSQL is and how long to wait for it."""
+    """Knows where PostgreSQL is and how long to wait for it. ``gate`` may refuse new connections: StoreUnavailable."""
 
     def __init__(self, dsn: str, connect_timeout_s: float, command_timeout_s: float) -> None:
         self._dsn = dsn
         self.masked_dsn = masked(dsn)
+        self.gate: Callable[[], None] = lambda: None
         self._connect_timeout_s = connect_timeout_s
         self._command_timeout_s = command_timeout_s
         self._server_settings = {
@@ -62,6 +63,7 @@ class Connector:
 
     async def connect(self) -> asyncpg.Connection:
         """A new connection. StoreUnavailable; ConfigError for a DSN that is none or an old server."""
+        self.gate()
         try:
             connection: asyncpg.Connection = await asyncpg.connect(
                 self._dsn,
@@ -114,12 +116,13 @@ class Pool:
     """At most ``size`` connections, opened when needed; the one used last is used next.
 
     ``in_use`` and ``waiting`` are of the moment, ``opened`` and ``failures`` since the start;
-    ``used_seconds``: how long each use held a connection.
+    ``used_seconds``: how long each use held a connection. ``on_failure`` is called at each failure.
     """
 
     def __init__(self, connector: Connector, size: int, setup: Setup | None = None) -> None:
         self._connector = connector
         self._setup = setup
+        self.on_failure: Callable[[], None] = lambda: None
         self.size = size
         self.in_use = 0
         self.waiting = 0
@@ -144,7 +147,7 @@ class Pool:
                 else:  # cut, timed out or cancelled: what it would answer next is unknown
                     connection.terminate()
                 if unavailable is not None:
-                    self.failures += 1
+                    self._failed()
                     raise unavailable from error
                 raise
             self._idle.append(connection)
@@ -166,6 +169,10 @@ class Pool:
             self.in_use -= 1
             self._room.release()
 
+    def _failed(self) -> None:
+        self.failures += 1
+        self.on_failure()
+
     def _take_idle(self) -> asyncpg.Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -177,7 +184,7 @@ class Pool:
         try:
             connection = await self._connector.connect()
         except StoreUnavailable:
-            self.failures += 1
+            self._failed()
             raise
         self.opened += 1
         try:

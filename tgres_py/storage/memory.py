@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from tgres_py.errors import StoreUnavailable
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest, beyond_s
+from tgres_py.storage.port import (
+    PING_TIMEOUT_S,
+    ChunkRows,
+    SeriesRows,
+    ServerState,
+    SettleRequest,
+    beyond_s,
+)
 
 _Key = tuple[int, int, int]  # rrd_id, archive, n
 
@@ -61,7 +68,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Keeps the content, so that a test can "restart" on the same store."""
 
-    async def ping(self) -> None:
+    async def ping(self, timeout_s: float = PING_TIMEOUT_S) -> None:
         self._check()
 
     async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:

@@ -13,6 +13,7 @@ from tgres_py import clock
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.retention import Archive, BundleSpec
 
+PING_TIMEOUT_S = 2.0
 AHEAD_S = 600  # senders' clocks are ahead by seconds; what is further ahead is of a clock that was wrong
 
 
@@ -72,8 +73,8 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def ping(self) -> None:
-        """Returns when the store answers."""
+    async def ping(self, timeout_s: float = PING_TIMEOUT_S) -> None:
+        """Returns when the store answers; it has this long. What other operations wait for doesn't keep it."""
 
     async def ensure_bundles(self, specs: Sequence[BundleSpec]) -> list[int]:
         """Ids of the bundles, created where missing, in the order of ``specs``, which may grow meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 import asyncpg
@@ -25,7 +25,15 @@ from tgres_py.model.retention import (
 from tgres_py.storage import copy_binary
 from tgres_py.storage.connection import CLIENT_ERRORS, Connector, Pool
 from tgres_py.storage.migrate import migrate
-from tgres_py.storage.port import ChunkRows, SeriesRows, ServerState, SettleRequest, beyond_s
+from tgres_py.storage.port import (
+    PING_TIMEOUT_S,
+    ChunkRows,
+    SeriesRows,
+    ServerState,
+    SettleRequest,
+    beyond_s,
+)
+from tgres_py.storage.presence import Presence
 from tgres_py.storage.queries import query
 from tgres_py.storage.retention_jobs import RetentionJobs
 from tgres_py.storage.series_names import CHANNEL, SeriesNames, parse_payload, tags_json
@@ -39,7 +47,6 @@ Ids = NDArray[np.int64]
 COPY_ROWS_MIN = 10
 # Cells of more than this many bytes are parsed in a thread: 8 MiB take about 10 ms.
 PARSE_INLINE_BYTES = 4 << 20
-PING_TIMEOUT_S = 2.0
 LOAD_TIMEOUT_S = 600.0
 LISTEN_CHECK_S = 30.0
 LISTEN_BACKOFF_S = (0.5, 30.0)
@@ -54,7 +61,7 @@ EVENT_TIMES_S = (-62_000_000_000.0, 253_000_000_000.0)  # the years 5 to 9987
 class PostgresStore(SeriesNames, RetentionJobs):
     """Implements ``port.Store`` on any PostgreSQL from 14.
 
-    Reads and new series share ``pool_size`` connections, chunks are written through one of their own,
+    Reads and new series share ``pool_size`` connections, chunks are written through one of their own, pings have one,
     flush requests, changes of series and settle requests are listened to on three others. A lost connection is made anew by the next call; the
     caller repeats what failed.
     """
@@ -70,13 +77,21 @@ class PostgresStore(SeriesNames, RetentionJobs):
         self._connector = Connector(dsn, connect_timeout_s, command_timeout_s)
         self._pool = Pool(self._connector, pool_size)
         self._writer = Pool(self._connector, 1, setup=_make_stage)
+        pinging = Connector(dsn, connect_timeout_s, command_timeout_s)  # knows no ``gate``
+        self._pinger = Pool(pinging, 1)
+        self._on_trouble: Callable[[], None] = lambda: None
         self._command_timeout_s = command_timeout_s
         self._close_timeout_s = connect_timeout_s
 
     @property
     def pools(self) -> dict[str, Pool]:
         """The pools by name, for metrics."""
-        return {"shared": self._pool, "writer": self._writer}
+        return {"shared": self._pool, "writer": self._writer, "ping": self._pinger}
+
+    def heed(self, presence: Presence) -> None:
+        """From now on it hears of connections that fail; but for pings no new ones are made while nothing answers."""
+        self._on_trouble = self._pool.on_failure = self._writer.on_failure = presence.doubt
+        self._connector.gate = presence.expect_answer
 
     @property
     def masked_dsn(self) -> str:
@@ -96,14 +111,15 @@ class PostgresStore(SeriesNames, RetentionJobs):
     async def close(self) -> None:
         await self._pool.close(self._close_timeout_s)
         await self._writer.close(self._close_timeout_s)
+        await self._pinger.close(self._close_timeout_s)
 
-    async def ping(self) -> None:
+    async def ping(self, timeout_s: float = PING_TIMEOUT_S) -> None:
         try:
-            async with asyncio.timeout(PING_TIMEOUT_S), self._pool.use() as connection:
+            async with asyncio.timeout(timeout_s), self._pinger.use() as connection:
                 await connection.execute("SELECT 1")
         except TimeoutError as error:
             raise StoreUnavailable(
-                f"PostgreSQL at {self.masked_dsn}: no answer in {PING_TIMEOUT_S:g} s"
+                f"PostgreSQL at {self.masked_dsn}: no answer in {timeout_s:g} s"
             ) from error
 
     # Bundles and series
@@ -281,6 +297,7 @@ class PostgresStore(SeriesNames, RetentionJobs):
                         delay_s = LISTEN_BACKOFF_S[0]
                         yield text
             except StoreUnavailable as error:
+                self._on_trouble()
                 log.debug("%s: %s; next try in %.1f s", channel, error, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LISTEN_BACKOFF_S[1])

@@ -146,7 +146,7 @@ def state_of(live: Live) -> State:
     meters: Any = getattr(live, "meters", None)
     return State(
         opened=live.registry.opened,
-        available=live.flusher.available,
+        available=live.flusher.presence.available,
         paused=live.intake.paused,
         journal_failed=_journal_trouble(live),
         native=NATIVE,
