@@ -8,33 +8,21 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-import uvloop
 
 from receivers import carbon_line, tcp
 from receivers.sink import WireFormat
 from receivers.tcp import Connection, TcpLimits, TcpListener, Totals
 from receivers.turns import Turns
 from tests.fake_sink import FakeSink
+from tests.loops import on_both_loops
 from tgres_py import clock
 from tgres_py.errors import ConfigError
 from tgres_py.model.points import Reason
-
-
-def on_both_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test on asyncio's own loop and on uvloop."""
-
-    @pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
-    def run(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(test())
-
-    run.__doc__ = test.__doc__
-    return run
 
 
 class FakeTransport(asyncio.Transport):

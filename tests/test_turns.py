@@ -14,7 +14,8 @@ from receivers.tcp import Connection, Totals
 from receivers.turns import PIECE_BYTES_FIRST, PIECE_BYTES_MIN, PIECE_S, Piece, Turns
 from receivers.udp import UdpLimits
 from tests.fake_sink import FakeSink
-from tests.test_tcp import connect, make_listener, on_both_loops, served
+from tests.loops import on_both_loops
+from tests.test_tcp import connect, make_listener, served
 from tests.test_udp import send, until
 from tgres_py.model.points import Parsed, Reason
 

@@ -21,6 +21,7 @@ from http_api.tags import wrong_method
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from tests.fake_sink import FakeSink
 from tests.fake_source import FakeSource
+from tests.loops import on_both_loops
 from tests.test_http_render import FakeStatus
 from tgres_py import accept, clock
 from tgres_py.cli import client
@@ -156,8 +157,8 @@ async def test_carbon_over_tls() -> None:
 
 
 @pytest.mark.parametrize("farewell", [True, False], ids=["farewell", "torn off"])
-@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
-def test_what_was_sent_before_hanging_up_arrives_over_tls(name: str, farewell: bool) -> None:
+@on_both_loops
+async def test_what_was_sent_before_hanging_up_arrives_over_tls(farewell: bool) -> None:
     """Senders that read nothing, some more than a TLS transport holds."""
     context = trusting("one")
 
@@ -169,35 +170,29 @@ def test_what_was_sent_before_hanging_up_arrives_over_tls(name: str, farewell: b
                 with suppress(ssl.SSLWantReadError):  # says it, doesn't wait for the answer
                     sock.unwrap()
 
-    async def run() -> None:
-        sink, limits = FakeSink(), tcp.TcpLimits(tls=tls_of("one").context)
-        listener = await tcp.start("carbon", HERE, 0, carbon_line.WIRE_FORMAT, sink, limits)
-        try:
-            for count in (1, 2_000, 20_000, 100_000):
-                sink.points.clear()
-                known = listener.accepted
-                lines = b"".join(b"a.%d 1 100\n" % number for number in range(count))
-                await asyncio.to_thread(send, listener.address, lines)
-                await until(lambda known=known: listener.accepted > known)
-                await until(lambda: not listener.connections)
-                assert (len(sink.points), sink.rejected.total()) == (count, 0)
-                assert listener.totals.tail_bytes == 0
-            sink.room = len(sink.points) + 1  # the same while there is no room, for a moment
-            sender = asyncio.create_task(asyncio.to_thread(send, listener.address, lines))
-            await until(lambda: listener.waiting)
-            await asyncio.sleep(0.1)
-            sink.make_room()
-            await sender
+    sink, limits = FakeSink(), tcp.TcpLimits(tls=tls_of("one").context)
+    listener = await tcp.start("carbon", HERE, 0, carbon_line.WIRE_FORMAT, sink, limits)
+    try:
+        for count in (1, 2_000, 20_000, 100_000):
+            sink.points.clear()
+            known = listener.accepted
+            lines = b"".join(b"a.%d 1 100\n" % number for number in range(count))
+            await asyncio.to_thread(send, listener.address, lines)
+            await until(lambda known=known: listener.accepted > known)
             await until(lambda: not listener.connections)
-            assert (len(sink.points), sink.rejected.total()) == (200_000, 0)
-        finally:
-            listener.close()
-            await listener.drain(0.2)
-
-    if name == "uvloop":
-        pytest.importorskip("uvloop").run(run())
-    else:
-        asyncio.run(run())
+            assert (len(sink.points), sink.rejected.total()) == (count, 0)
+            assert listener.totals.tail_bytes == 0
+        sink.room = len(sink.points) + 1  # the same while there is no room, for a moment
+        sender = asyncio.create_task(asyncio.to_thread(send, listener.address, lines))
+        await until(lambda: listener.waiting)
+        await asyncio.sleep(0.1)
+        sink.make_room()
+        await sender
+        await until(lambda: not listener.connections)
+        assert (len(sink.points), sink.rejected.total()) == (200_000, 0)
+    finally:
+        listener.close()
+        await listener.drain(0.2)
 
 
 HELLO = bytes.fromhex("160301006a010000660303") + bytes(99)  # how a TLS client begins
@@ -230,34 +225,26 @@ async def test_tls_on_a_plain_port_harms_nothing_but_itself() -> None:
             await listener.drain(0.2)
 
 
-@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
-def test_a_handshake_that_does_not_end_is_given_up(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_both_loops
+async def test_a_handshake_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept, "HANDSHAKE_S", 0.1)
 
-    async def run() -> None:
-        limits = tcp.TcpLimits(tls=tls_of("one").context)
-        sink = FakeSink()
-        listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
-        try:
-            for sent in (b"", HELLO[:20]):
-                reader, writer = await asyncio.open_connection(*listener.address)
-                writer.write(sent)
-                async with asyncio.timeout(10):
-                    assert await reader.read() == b""
-                writer.close()
-            await until(lambda: listener.acceptor.failed == 2)
-            assert listener.totals.connections == 0
-            await until(lambda: not listener.acceptor._joining and not listener.acceptor._uncut)
-        finally:
-            listener.close()
-            await listener.drain(0.2)
-
-    if name == "uvloop":
-        pytest.importorskip("uvloop").run(run())
-    else:
-        asyncio.run(run())
+    limits = tcp.TcpLimits(tls=tls_of("one").context)
+    sink = FakeSink()
+    listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
+    try:
+        for sent in (b"", HELLO[:20]):
+            reader, writer = await asyncio.open_connection(*listener.address)
+            writer.write(sent)
+            async with asyncio.timeout(10):
+                assert await reader.read() == b""
+            writer.close()
+        await until(lambda: listener.acceptor.failed == 2)
+        assert listener.totals.connections == 0
+        await until(lambda: not listener.acceptor._joining and not listener.acceptor._uncut)
+    finally:
+        listener.close()
+        await listener.drain(0.2)
 
 
 async def hung_up(reader: asyncio.StreamReader) -> bool:
@@ -269,59 +256,51 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
         return True
 
 
-@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
-def test_handshakes_take_places_of_connections_and_give_way(name: str) -> None:
-    async def run() -> None:
-        sink, totals = FakeSink(), tcp.Totals()
-        listeners = [
-            await tcp.start(
-                label,
-                "127.0.0.1",
-                0,
-                carbon_line.WIRE_FORMAT,
-                sink,
-                tcp.TcpLimits(connections_max=3, tls=context),
-                totals,
-            )
-            for label, context in (("tls", tls_of("one").context), ("plain", None))
-        ]
-        encrypted, plain = listeners
-        try:
-            silent = []
-            for _ in range(5):
-                silent.append(await asyncio.open_connection(*encrypted.address))
-                await until(
-                    lambda: encrypted.acceptor.failed + len(totals.handshakes) == len(silent)
-                )
-                assert len(totals.handshakes) <= 3
-            assert await hung_up(silent[0][0]) and await hung_up(silent[1][0])
-            assert (encrypted.acceptor.failed, encrypted.refused) == (2, 0)
-            _, one = await asyncio.open_connection(*plain.address)
-            one.write(b"a 1 100\n")
-            assert await hung_up(silent[2][0]), "whoever comes without TLS gets a place, too"
-            _, two = await asyncio.open_connection(*encrypted.address, ssl=trusting("one"))
-            two.write(b"b 1 100\n")
-            await until(lambda: len(sink.points) == 2)
-            await until(lambda: totals.connections + len(totals.handshakes) == 3)
-            _, three = await asyncio.open_connection(*plain.address)
-            assert await hung_up(silent[4][0])
-            await until(lambda: (totals.connections, len(totals.handshakes)) == (3, 0))
-            late, writer = await asyncio.open_connection(*encrypted.address)
-            assert await hung_up(late), "no place: not even a handshake"
-            assert (encrypted.refused, plain.refused) == (1, 0)
-            for _, stream in silent:
-                stream.close()
-            for stream in (one, two, three, writer):
-                stream.close()
-        finally:
-            for listener in listeners:
-                listener.close()
-                await listener.drain(0.2)
-
-    if name == "uvloop":
-        pytest.importorskip("uvloop").run(run())
-    else:
-        asyncio.run(run())
+@on_both_loops
+async def test_handshakes_take_places_of_connections_and_give_way() -> None:
+    sink, totals = FakeSink(), tcp.Totals()
+    listeners = [
+        await tcp.start(
+            label,
+            "127.0.0.1",
+            0,
+            carbon_line.WIRE_FORMAT,
+            sink,
+            tcp.TcpLimits(connections_max=3, tls=context),
+            totals,
+        )
+        for label, context in (("tls", tls_of("one").context), ("plain", None))
+    ]
+    encrypted, plain = listeners
+    try:
+        silent = []
+        for _ in range(5):
+            silent.append(await asyncio.open_connection(*encrypted.address))
+            await until(lambda: encrypted.acceptor.failed + len(totals.handshakes) == len(silent))
+            assert len(totals.handshakes) <= 3
+        assert await hung_up(silent[0][0]) and await hung_up(silent[1][0])
+        assert (encrypted.acceptor.failed, encrypted.refused) == (2, 0)
+        _, one = await asyncio.open_connection(*plain.address)
+        one.write(b"a 1 100\n")
+        assert await hung_up(silent[2][0]), "whoever comes without TLS gets a place, too"
+        _, two = await asyncio.open_connection(*encrypted.address, ssl=trusting("one"))
+        two.write(b"b 1 100\n")
+        await until(lambda: len(sink.points) == 2)
+        await until(lambda: totals.connections + len(totals.handshakes) == 3)
+        _, three = await asyncio.open_connection(*plain.address)
+        assert await hung_up(silent[4][0])
+        await until(lambda: (totals.connections, len(totals.handshakes)) == (3, 0))
+        late, writer = await asyncio.open_connection(*encrypted.address)
+        assert await hung_up(late), "no place: not even a handshake"
+        assert (encrypted.refused, plain.refused) == (1, 0)
+        for _, stream in silent:
+            stream.close()
+        for stream in (one, two, three, writer):
+            stream.close()
+    finally:
+        for listener in listeners:
+            listener.close()
+            await listener.drain(0.2)
 
 
 async def test_handshakes_take_places_of_http() -> None:
