@@ -142,6 +142,7 @@ async def test_who_gives_up_waiting_ends_no_ping() -> None:
 async def test_one_refused_write_is_no_outage_two_are(caplog: pytest.LogCaptureFixture) -> None:
     presence = Presence(Pinged().ping)
     await presence.refused(REFUSED)
+    presence.written()
     presence.all_written()
     await presence.refused(REFUSED)
     assert (presence.available, told(caplog)) == (True, [])
@@ -152,6 +153,24 @@ async def test_one_refused_write_is_no_outage_two_are(caplog: pytest.LogCaptureF
     assert told(caplog) == ["away"]
     presence.all_written()
     assert told(caplog) == ["away", "back"]
+
+
+async def test_tries_that_write_a_part_may_fail_more_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Much to write after an outage, and one write that took too long; not for ever."""
+    presence = Presence(Pinged().ping)
+    for _ in range(2):
+        for _ in range(4):
+            presence.written()
+            await presence.refused(REFUSED)
+        assert presence.available
+        presence.all_written()
+    for _ in range(5):
+        assert told(caplog) == []
+        presence.written()
+        await presence.refused(REFUSED)
+    assert told(caplog) == ["away"]
 
 
 async def test_refused_after_a_silence_is_the_same_outage(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@ Who meets trouble says so here and a ping decides: a query that got no answer in
 doubt, no outage. Away it is when
 
 - it is silent: two pings running got no answer, the second of them over a new connection, or
-- it answers but refuses: two tries running to write what was due failed (disk full, read-only, no connections left).
+- it answers but refuses: two tries running to write what was due failed before anything was written (disk full,
+  read-only, no connections left), or five that wrote only a part of it.
 
 Back it is when it has taken a write after its silence, or has taken all that was due, which may be nothing; an answer
 alone isn't enough, since it may go on refusing. Pings have a connection of their own, so that slow queries don't
@@ -28,6 +29,7 @@ GAP_S = 1.0
 TRIES_S = 1.5, 2.0  # together less than probes of /readyz wait
 AWAY_TRY_S = 5.0  # while it is away: connecting may take longer than asking
 REFUSED_MAX = 1  # one write may fail: a connection was cut, a lock was held too long
+PARTIAL_MAX = 4  # and more that only take too long in their turn, as after an outage
 
 
 class Presence:
@@ -54,7 +56,9 @@ class Presence:
         self._every_s = every_s
         self._gap_s = gap_s
         self._tries_s = tries_s
-        self._refused = 0  # tries to write that failed running, while it answered
+        self._failed = 0  # tries to write that failed running, while it answered
+        self._refused = 0  # the last of them, those that wrote nothing
+        self._wrote = False  # since the last of them
         self._doubted = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
         self._asked = float("-inf")  # when the last ping ended
@@ -87,20 +91,24 @@ class Presence:
     def written(self) -> None:
         """It has taken a write."""
         self._heard()
-        if not self._refused:
+        self._wrote = True
+        if not self._failed:
             self._tell_back()
 
     def all_written(self) -> None:
         """All that was due is written, or nothing was."""
         if self.answers:
-            self._refused = 0
+            self._failed = self._refused = 0
+            self._wrote = False
             self._tell_back()
 
     async def refused(self, error: StoreUnavailable) -> None:
-        """It didn't take what was due to be written; more than once running, with pings answered: it is away."""
+        """It didn't take all that was due to be written; more than once running, with pings answered: it is away."""
         if await self.check():
-            self._refused += 1
-            if self._refused > REFUSED_MAX:
+            self._failed += 1
+            self._refused = 0 if self._wrote else self._refused + 1
+            self._wrote = False
+            if self._refused > REFUSED_MAX or self._failed > PARTIAL_MAX:
                 self._tell_away(str(error))
 
     def expect_answer(self) -> None:
@@ -132,7 +140,7 @@ class Presence:
                     self._heard()
                     return
             self.answers = False
-            self._refused = 0  # that was its silence
+            self._failed = self._refused = 0  # that was its silence
             self._tell_away(why)
         finally:
             self._asked = clock.monotonic()
