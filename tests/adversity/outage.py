@@ -1,66 +1,16 @@
-"""What the tests of outages share: a watch on /healthz, questions by what they need, the end of an outage."""
+"""What the tests of outages share: questions by what they need, the end of an outage."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 
 from tests.acceptance.load import Load, Sent
 from tests.acceptance.process import Known, ServerProcess, wait_for
 from tests.acceptance.test_crash import assert_holds
 
-HEALTHZ_S = 1.0  # the promise
 ANSWER_S = 5.0  # the promise: an answer or 503
 AWAY, BACK = "PostgreSQL is away", "PostgreSQL is back"
-
-
-class HealthWatch:
-    """``with HealthWatch(server) as watch``: asks /healthz five times a second.
-
-    ``bad``: answers other than 200, ``slow``: later than promised. One of these may be the machine's doing, and more
-    where others want its cores.
-    """
-
-    def __init__(self, server: ServerProcess) -> None:
-        self._server = server
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.asked = 0
-        self.bad = 0
-        self.slow: list[tuple[float, float]] = []  # when it was asked, how long it took
-
-    def __enter__(self) -> HealthWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        while not self._ended.wait(0.2):
-            begin = time.monotonic()
-            status, _ = self._server.get("/healthz")
-            seconds = time.monotonic() - begin
-            if seconds > HEALTHZ_S:
-                self.slow.append((time.time(), seconds))
-            self.asked += 1
-            self.bad += status != 200
-
-    def check(self) -> None:
-        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # who share each core
-        slow = [one for one in self.slow if one[1] > HEALTHZ_S * crowd]
-        assert self.asked > 3
-        assert self.bad == 0
-        assert len(slow) <= 1, slow
 
 
 def ask(server: ServerProcess, path: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.load import Load, Sent
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.acceptance.test_crash import assert_holds
-from tests.adversity.outage import HealthWatch
+from tests.adversity.health_watch import HealthWatch
 from tests.adversity.test_outages import go_on, served, stop
 from tests.adversity.test_postgres_away import first_slot
 

@@ -16,7 +16,7 @@ from receivers.statsd_flush import StatsdFlush
 from tests.acceptance.load import Load, Sent
 from tests.acceptance.process import Known, ServerProcess, wait_for
 from tests.acceptance.test_crash import HASTE, JOURNAL_S, RECEIVE_S, add, assert_holds
-from tests.adversity.outage import HealthWatch
+from tests.adversity.health_watch import HealthWatch
 from tests.adversity.serve_with_offset import set_offset
 from tests.fake_sink import FakeSink
 from tests.rig import Rig

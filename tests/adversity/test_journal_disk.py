@@ -17,7 +17,8 @@ import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.acceptance.test_crash import HASTE, JOURNAL_S, RECEIVE_S, assert_holds
-from tests.adversity.outage import HealthWatch, Traffic
+from tests.adversity.health_watch import HealthWatch
+from tests.adversity.outage import Traffic
 from tests.adversity.small_disk import small_disk
 from tests.rig import Rig
 from tests.test_flusher import until

@@ -19,7 +19,8 @@ import pytest
 
 from tests.acceptance.process import START_TIMEOUT_S, ServerProcess, wait_for
 from tests.acceptance.test_crash import HASTE
-from tests.adversity.outage import AWAY, BACK, HealthWatch, Traffic, check_end
+from tests.adversity.health_watch import HealthWatch
+from tests.adversity.outage import AWAY, BACK, Traffic, check_end
 from tests.adversity.proxy import Proxy, ProxyThread, proxy_thread
 from tests.adversity.test_postgres_away import real_socket
 

@@ -16,8 +16,9 @@ import asyncpg
 import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
+from tests.adversity.health_watch import HealthWatch
 from tests.adversity.loop_thread import LoopThread
-from tests.adversity.outage import AWAY, HealthWatch, Traffic, check_end
+from tests.adversity.outage import AWAY, Traffic, check_end
 from tests.adversity.proxy import Proxy
 from tests.adversity.small_disk import small_disk
 from tests.adversity.test_outages import name_of, script, served
