@@ -135,7 +135,7 @@ def sharing(access: Callable[[], Access]) -> Callable[[web.Request, web.StreamRe
     """
 
     async def share(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers["X-Content-Type-Options"] = "nosniff"
         rules = access()
         if not rules.cors_origins:
             return

@@ -17,8 +17,7 @@ MESSAGE_CHARS_MAX = 2_000
 
 def reply_json_error(status: int, message: str) -> web.Response:
     body = dump_json({"error": message[:MESSAGE_CHARS_MAX]}) + b"\n"
-    headers = {"X-Content-Type-Options": "nosniff", "Content-Type": "application/json"}
-    return web.Response(status=status, body=body, headers=headers)
+    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def errors_as_json(handler: Handler) -> Handler:

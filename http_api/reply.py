@@ -40,7 +40,6 @@ _NO_CACHE = {
 ERROR_REPLY: Any = getattr(web, "RequestKey", lambda name, kind: name)(
     "tgres.error_reply", Callable
 )
-_COMMON = {"X-Content-Type-Options": "nosniff"}
 
 ErrorReply = Callable[[int, str], web.Response]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -163,7 +162,7 @@ def headers_of(
     """The headers of every good answer. ``cache_s``: how long caches may keep it, 0 = not at all."""
     caching = {"Cache-Control": f"max-age={cache_s}"} if cache_s else _NO_CACHE
     expires = {"Expires": formatdate(clock.now() + cache_s, usegmt=True)}
-    return {**_COMMON, **caching, **expires, **(headers or {}), "Content-Type": content_type}
+    return {**caching, **expires, **(headers or {}), "Content-Type": content_type}
 
 
 def reply(
@@ -205,7 +204,7 @@ def reply_error(
     return web.Response(
         status=status,
         body=line.encode("utf-8", "replace"),
-        headers={**(headers or {}), **_COMMON, "Content-Type": "text/plain; charset=utf-8"},
+        headers={**(headers or {}), "Content-Type": "text/plain; charset=utf-8"},
     )
 
 

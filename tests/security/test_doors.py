@@ -538,7 +538,9 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
 )
 async def test_a_slow_head_ends_the_connection(sent: bytes) -> None:
     async with http(GateLimits(read_timeout_s=0.1)) as listener:
-        assert b"408 Request Timeout" in await raw(listener, sent)
+        answer = await raw(listener, sent)
+        assert b"408 Request Timeout" in answer
+        assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
         assert listener.counts.timed_out == 1
         await until(lambda: listener.counts.open == 0)
 
