@@ -21,6 +21,7 @@ from tgres_py.kernels import Budget, RingStore
 from tgres_py.memory import MIB, Shares, shares
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Archive, BundleSpec, Cf
+from tgres_py.server.chores import INDEX_WAITING
 
 NOW_S = 1_700_000_000
 SPEC = BundleSpec((Archive(10, 360, 120),), Cf.AVERAGE, 0.5)
@@ -128,49 +129,109 @@ def test_series_whose_rows_could_not_be_written_in_time_don_t_fit() -> None:
     assert cache_bytes(rig.intake) < rig.intake.limits.cache_pause_bytes
 
 
-SERIES = 300_000
+@pytest.mark.parametrize("size", [12, 900])
+def test_a_storm_of_other_names_ends_at_the_index_s_share(rig: Rig, size: int) -> None:
+    """Names that take far more than those before; the watch doesn't look again, as in the second between two looks."""
+    registry = rig.registry
+    registry.budget = None
+    rig.watch.shares = share = Shares(TOTAL, TOTAL, 24 * MIB, TOTAL)
+    rig.send(*(f"fleet.h{i // 40}.m{i % 40}" for i in range(12_000)))
+    registry.sync_index()
+    rig.look(0)
+    sent = 12_000
+    for number in range(60):
+        rig.send(*(f"storm.{number}.{i:0{size}d}" + ".x" * 4 for i in range(2_000)))
+        sent += 2_000
+        if registry.waiting >= INDEX_WAITING:
+            registry.sync_index()
+    registry.sync_index()
+    assert 0.9 < index_bytes(registry) / share.index < 1.15
+    assert len(registry) + rig.intake.ledger.rejected[Reason.MEMORY] == sent
+
+
 GROWTH = """
 import gc, sys
 from tests.test_pressure import SPEC
 from tgres_py.ingest.footprint import index_bytes
 from tgres_py.ingest.registry import Registry
 from tgres_py.kernels import RingStore
-from tgres_py.machine import resident_bytes
+from tgres_py.machine import calm_allocator, resident_bytes
 
+calm_allocator()
 registry = Registry(lambda names: [SPEC] * len(names), RingStore())
 registry.open()
+pattern, series, each = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
 
 def feed(first, end):
-    for low in range(first, end, 5_000):
-        names = [sys.argv[1].format(host=i // 40, metric=i % 40, id=i * 7919 % (1 << 30)).encode() for i in range(low, low + 5_000)]
+    for low in range(first, end, each):
+        names = [
+            pattern.format(host=i // 40, metric=i % 40, id=i * 7919 % (1 << 30)).encode()
+            for i in range(low, min(end, low + each))
+        ]
         registry.resolve(names)
-    registry.sync_index()
+        registry.fresh_floors(), list(registry.fresh_names())
+
+
+def tell():
     gc.collect()
+    print(resident_bytes() - before[0], index_bytes(registry) - before[1])
 
 
 feed(10_000_000, 10_010_000)
+registry.sync_index()
 before = resident_bytes(), index_bytes(registry)
-feed(0, int(sys.argv[2]))
-print(resident_bytes() - before[0], index_bytes(registry) - before[1])
+feed(0, series)
+tell()
+registry.sync_index()
+tell()
 """
+FLEET = "servers.dc1-eu-west.host{host:06d}-web.cpu.metric{metric:02d}"
+DEEP = "app.{id:09d}.requests.{id:012d}.checkout.count"
 
 
 @pytest.mark.parametrize(
-    "pattern",
+    ("pattern", "series", "each", "pure"),
     [
-        "servers.dc1-eu-west.host{host:06d}-web.cpu.metric{metric:02d}",
+        (FLEET, 300_000, 5_000, False),
+        (DEEP, 100_000, 1, False),
+        ("app.requests.checkout.{id:09d}.duration.count", 300_000, 5_000, False),
+        (DEEP, 60_000, 5_000, True),
         pytest.param(
             "disk.used;dc=eu-west;dev=sda{metric:02d};host=web{host:06d}.example",
+            300_000,
+            5_000,
+            False,
             marks=pytest.mark.slow,
         ),
-        "app.requests.checkout.{id:09d}.duration.count",
+        pytest.param(
+            "disk.used;dc=eu-west;id={id:0100d}", 100_000, 5_000, False, marks=pytest.mark.slow
+        ),
+        pytest.param("a.{id:x}", 300_000, 5_000, False, marks=pytest.mark.slow),
+        pytest.param("a.{id:0500d}", 100_000, 5_000, False, marks=pytest.mark.slow),
+        pytest.param(FLEET, 60_000, 5_000, True, marks=pytest.mark.slow),
     ],
-    ids=["plain", "tags", "storm"],
+    ids=[
+        "plain",
+        "one_by_one",
+        "storm",
+        "pure",
+        "tags",
+        "tag_storm",
+        "short",
+        "long",
+        "pure_plain",
+    ],
 )
-def test_the_index_takes_what_is_reckoned(pattern: str) -> None:
-    """Within a quarter: resident memory of a process that takes so many series, and what it says of itself."""
-    command = [sys.executable, "-c", GROWTH, pattern, str(SERIES)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    grown, reckoned = map(int, done.stdout.split())
-    assert 0.75 < reckoned / grown < 1.25, f"{reckoned / SERIES:.0f} of {grown / SERIES:.0f} bytes"
+def test_the_index_takes_what_is_reckoned(pattern: str, series: int, each: int, pure: bool) -> None:
+    """Within a quarter: resident memory of a process that takes so many series, and what it says of itself, while the
+    names wait for tree and tags, and when they are there."""
+    command = [sys.executable, "-c", GROWTH, pattern, str(series), str(each)]
+    env = environment() | ({"TGRES_PURE": "1"} if pure else {})
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    stages = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(stages) == 2
+    for stage, (grown, reckoned) in zip(("waiting", "in tree"), stages, strict=True):
+        said = f"{stage}: {reckoned / series:.0f} of {grown / series:.0f} bytes"
+        print(said)
+        assert 0.75 < reckoned / grown < 1.25, said

@@ -171,7 +171,9 @@ def test_memory_stays_below_its_bound(
         server.terminate()
         server.options = ("--memory-max=256M",)
         server.start()
-        assert server.log.count("memory_max has too little for the store's series") == 1
+        told = "memory_max has too little for the store's series"
+        wait_for(lambda: told in server.log, "it is told", 10)
+        assert server.log.count(told) == 1
         server.send(fleet(int(time.time())) + storm(10))
         metrics = server.metrics()
         assert metrics["tgres_series"] == series

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tgres_py.ingest.registry import Registry
+from tgres_py.ingest.registry import FOUND_BYTES, Registry
 
 if TYPE_CHECKING:
     from tgres_py.ingest.intake import Intake
 
 LATE_POINT_BYTES = 20  # id, time, value
 LATE_BYTES = 512  # of a queued block besides: the object and the heads of its arrays
-PLACE_BYTES = 8  # of each id in the ring: segment and column
-FOUND_BYTES = 130  # of a name in tree and tags; measured: 50 to 130
-AROUND = 1.15  # measured: what the allocator and the objects around an index take, too
+PLACE_BYTES = 12  # of each id in the ring: segment, column, and its place in the segment's list
+AROUND = 1.08  # measured: what the allocator and the objects around an index take, too
 
 
 def cache_parts(intake: Intake) -> dict[str, int]:
@@ -52,6 +51,11 @@ def index_parts(registry: Registry) -> dict[str, int]:
 
 
 def index_bytes(registry: Registry) -> int:
-    """Memory of all that is kept for each series, names that aren't in tree and tags yet included."""
-    waiting = max(0, registry.table.size - registry.indexed)
-    return int((sum(index_parts(registry).values()) + FOUND_BYTES * waiting) * AROUND)
+    """Memory of all that is kept for each series, as it is now."""
+    return int(sum(index_parts(registry).values()) * AROUND)
+
+
+def index_bytes_to_come(registry: Registry) -> int:
+    """What names that wait for tree and tags will take there, if they are like those that came there last, but not less
+    than usual: a storm's first names aren't like the fleet's before."""
+    return int(registry.waiting * max(registry.found_bytes, FOUND_BYTES) * AROUND)

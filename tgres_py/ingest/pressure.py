@@ -1,9 +1,10 @@
 """Keeps the memory below its bound: how many further series fit, and what is shed when it is nearly full.
 
-Looked at each second, more often near the bound. New series end where the index's share would, and where the
-ring could no longer be emptied: rows younger than the grace can't be written yet, however fast the store is. The real
-resident memory, with that of the processes that belong to the server, counts as well: from TIGHT of the bound on there
-are no new series and no further queries until it is below CALM.
+Looked at each second, more often near the bound, and what the index takes also after each thousand new names. New
+series end where the index's share would, and where the ring could no longer be emptied: rows younger than the grace
+can't be written yet, however fast the store is. The real resident memory, with that of the processes that belong to
+the server, counts as well: from TIGHT of the bound on there are no new series and no further queries until it is
+below CALM.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgres_py import clock
-from tgres_py.ingest.footprint import cache_bytes, index_bytes
+from tgres_py.ingest.footprint import cache_bytes, index_bytes, index_bytes_to_come
 from tgres_py.ingest.intake import Intake
 from tgres_py.machine import resident_bytes, trim_memory
 from tgres_py.memory import Shares
@@ -80,6 +81,7 @@ class MemoryWatch:
         self._trimmed = float("-inf")
         self._young_bytes = 0  # of the segments seen so far
         self._segments = 0
+        self._registry.on_growth = self._set_size_max
         self._refusing = (
             Refusing(Reason.MEMORY, "memory_max has no room for them"),
             Refusing(Reason.NEW_SERIES, "more come than series_new_per_s and its like allow"),
@@ -100,8 +102,8 @@ class MemoryWatch:
         self.children = self._children_bytes()
         self.resident = resident_bytes() + self.children
         self._set_tight()
+        self._set_size_max()
         registry = self._registry
-        registry.size_max = registry.table.size + (0 if self.tight else self.series_left())
         top = registry.refused_prefixes(1)
         hints = {Reason.NEW_SERIES: f"; most under {top[0][0]}" if top else ""}
         for one in self._refusing:
@@ -122,10 +124,14 @@ class MemoryWatch:
                 "memory: %d of %d MB are in use: all goes on", self.resident >> 20, total >> 20
             )
 
+    def _set_size_max(self) -> None:
+        registry = self._registry
+        registry.size_max = registry.table.size + (0 if self.tight else self.series_left())
+
     def series_left(self) -> int:
         """How many further series fit into the shares of index and cache."""
         registry = self._registry
-        used, size = index_bytes(registry), registry.table.size
+        used, size = index_bytes(registry) + index_bytes_to_come(registry), registry.table.size
         each = used / size if size >= TELLING_SERIES else SERIES_BYTES
         by_index = (self.shares.index - used) / each
         young = self.shares.cache_pause * YOUNG_SHARE - self._young()

@@ -241,7 +241,6 @@ cdef class NameTable:
     cdef uint64_t old_n, old_at     # slots below old_at are in the new one
     cdef uint64_t seed
     cdef int32_t last
-    cdef readonly Py_ssize_t bytes_used
 
     def __cinit__(self):
         self.keys = <Key**>calloc(BLOCKS_MAX, sizeof(Key*))
@@ -272,6 +271,16 @@ cdef class NameTable:
 
     def __len__(self):
         return self.size
+
+    @property
+    def bytes_used(self):
+        """Memory of keys, texts and hash; what blocks have left is nowhere before it is written to."""
+        return (
+            self.key_n * <Py_ssize_t>sizeof(Key)
+            + self.size * <Py_ssize_t>sizeof(int32_t)
+            + max(0, self.arena_n - 1) * ARENA + (self.arena_used if self.arena_n else 0)
+            + <Py_ssize_t>((self.slot_n + (self.old_n if self.old != NULL else 0)) * sizeof(uint64_t))
+        )
 
     cdef int32_t find(self, const char* p, Py_ssize_t n, uint64_t h) noexcept nogil:
         cdef int32_t k = self.find_in(self.slots, self.slot_n, p, n, h)
@@ -311,7 +320,6 @@ cdef class NameTable:
         self.old_at = end
         if end == self.old_n:
             free(self.old)
-            self.bytes_used -= <Py_ssize_t>(self.old_n * sizeof(uint64_t))
             self.old = NULL
 
     cdef bint grow(self) noexcept nogil:
@@ -324,7 +332,6 @@ cdef class NameTable:
             return False
         self.old, self.old_n, self.old_at = self.slots, self.slot_n, 0
         self.slots, self.slot_n = more, self.slot_n * 2
-        self.bytes_used += <Py_ssize_t>(self.slot_n * sizeof(uint64_t))
         return True
 
     cdef int32_t insert(
@@ -340,7 +347,6 @@ cdef class NameTable:
             self.keys[k >> BLOCK_BITS] = <Key*>malloc(BLOCK * sizeof(Key))
             if self.keys[k >> BLOCK_BITS] == NULL:
                 return -1
-            self.bytes_used += BLOCK * sizeof(Key)
         if self.arena_used + n > ARENA:
             text = <char*>malloc(ARENA)
             if text == NULL or self.arena_n >= ARENAS_MAX:
@@ -348,7 +354,6 @@ cdef class NameTable:
             self.arenas[self.arena_n] = text
             self.arena_n += 1
             self.arena_used = 0
-            self.bytes_used += ARENA
         text = self.arenas[self.arena_n - 1] + self.arena_used
         if id < 0:
             id = <int32_t>self.size
@@ -356,7 +361,6 @@ cdef class NameTable:
                 self.key_of_id[id >> BLOCK_BITS] = <int32_t*>malloc(BLOCK * sizeof(int32_t))
                 if self.key_of_id[id >> BLOCK_BITS] == NULL:
                     return -1
-                self.bytes_used += BLOCK * sizeof(int32_t)
             self.key_of_id[id >> BLOCK_BITS][id & (BLOCK - 1)] = k
             self.size += 1
         memcpy(text, p, n)

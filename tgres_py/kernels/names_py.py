@@ -13,6 +13,8 @@ ODD = -2
 REFUSED = -3  # a new name beyond new_max
 UNBUDGETED = -4  # a new name that the budget has nothing for
 
+_BYTES_PER_NAME = 130  # measured: places in dict and list, the numbers, the head of the text
+
 _NUMBER = re.compile(rb"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[0-9+\-eE]*\Z")
 _TIME = re.compile(rb"(?:[0-9]{1,11}|-0*1)(?:\.[0-9]*)?\Z")
 
@@ -41,6 +43,7 @@ class NameTable:
     def __init__(self) -> None:
         self._ids: dict[bytes, int] = {}
         self._names: list[bytes] = []
+        self._text_bytes = 0
 
     def __len__(self) -> int:
         return len(self._names)
@@ -51,7 +54,7 @@ class NameTable:
 
     @property
     def bytes_used(self) -> int:
-        return sum(map(len, self._names)) + 200 * len(self._ids)
+        return self._text_bytes + _BYTES_PER_NAME * max(len(self._ids), len(self._names))
 
     def add(self, name: bytes) -> int:
         """Id of a name, new if it wasn't known."""
@@ -59,6 +62,7 @@ class NameTable:
         if found is None:
             found = self._ids[name] = len(self._names)
             self._names.append(name)
+            self._text_bytes += len(name)
         return found
 
     def add_lines(self, blob: bytes) -> NDArray[np.int32]:
@@ -67,7 +71,8 @@ class NameTable:
 
     def alias(self, raw: bytes, id: int) -> None:
         """Another spelling of a known name (tags in another order …)."""
-        self._ids.setdefault(raw, id)
+        if self._ids.setdefault(raw, id) == id:
+            self._text_bytes += len(raw)
 
     def get(self, name: bytes) -> int:
         """Id of a name or spelling, -1 when unknown."""
@@ -89,10 +94,12 @@ class NameTable:
             raise ValueError(f"{name!r} is the name of {self._ids[name]}")
         self._ids[name] = id
         self._names[id] = name
+        self._text_bytes += len(name)
 
     def detached(self, name: bytes) -> int:
         """A new id that ``name`` tells the name of, but which the name doesn't lead to."""
         self._names.append(name)
+        self._text_bytes += len(name)
         return len(self._names) - 1
 
     def name(self, id: int) -> bytes:

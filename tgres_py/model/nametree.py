@@ -15,6 +15,7 @@ operations on what readers can see, and readers iterate over copies made by one 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -29,7 +30,8 @@ Node: TypeAlias = "int | Branch"
 
 _OWN_ID = ""
 _CACHED_BRANCHES_MAX = 10_000
-_BYTES_PER_NAME = 100
+# measured: a place in a dict and a number; such a place and an element's text besides its characters; a pair; what a dict is more
+_NAME_BYTES, _ELEMENT_BYTES, _PAIR_BYTES, _DICT_BYTES = 70, 50, 72, 160
 NO_ID = -1
 
 
@@ -54,22 +56,25 @@ class NameTree:
         self._tagged: dict[str, int] = {}
         self._elements: dict[str, str] = {}
         self._count = 0
+        self._bytes = 0  # of all but the names' own places
 
     def __len__(self) -> int:
         return self._count
 
     def add_many(self, names: Sequence[str], first_id: int) -> None:
         """Adds names with the ids first_id, first_id + 1, … A name that is known gets the new id."""
-        shared = self._elements.setdefault
+        shared = self._shared
         branches: dict[str, dict[str, Node]] = {}  # names often follow others of their branch
         for id_, name in enumerate(names, first_id):
             parent, _, leaf = name.rpartition(".")
             branch = branches.get(parent)
             if branch is not None and leaf not in branch and ";" not in name:
-                branch[shared(leaf, leaf)] = id_
+                branch[shared(leaf)] = id_
                 self._count += 1
             elif ";" in name:
-                self._count += name not in self._tagged
+                if name not in self._tagged:
+                    self._count += 1
+                    self._bytes += sys.getsizeof(name)
                 self._tagged[name] = id_
             elif grown := self._add(name, id_):
                 if len(branches) >= _CACHED_BRANCHES_MAX:
@@ -84,8 +89,16 @@ class NameTree:
 
     @property
     def bytes_used(self) -> int:
-        """Memory, about: measured with names of six elements."""
-        return _BYTES_PER_NAME * self._count
+        """Memory, about: it grows evenly with what is added."""
+        return self._bytes + _NAME_BYTES * self._count
+
+    def _shared(self, element: str) -> str:
+        """The one string of all equal elements."""
+        known = self._elements.get(element)
+        if known is None:
+            known = self._elements[element] = element
+            self._bytes += sys.getsizeof(element) + _ELEMENT_BYTES
+        return known
 
     def remove(self, name: str) -> int:
         """Removes a name and the branches that become empty; its id, or -1 when it is unknown."""
@@ -95,6 +108,7 @@ class NameTree:
         self._count -= 1
         if ";" in name:
             del self._tagged[name]
+            self._bytes -= sys.getsizeof(name)
             return id_
         first, *rest = name.split(".")
         left = _without(self._root[first], rest)
@@ -147,7 +161,7 @@ class NameTree:
 
     def _add(self, name: str, id_: int) -> dict[str, Node] | None:
         """Adds a name; the branch that it is in, if that is a dict by now."""
-        shared = self._elements.setdefault
+        shared = self._shared
         elements = name.split(".")
         branch = self._root
         last = len(elements) - 1
@@ -160,17 +174,19 @@ class NameTree:
             if child is None:
                 node: Node = id_
                 for below in reversed(elements[depth + 1 :]):
-                    node = shared(below, below), node
+                    node = shared(below), node
+                    self._bytes += _PAIR_BYTES
                 self._count += 1
             elif isinstance(child, tuple) and depth == last - 1 and child[0] != elements[last]:
                 leaf = elements[last]
-                node = dict((child, (shared(leaf, leaf), id_)))
+                node = dict((child, (shared(leaf), id_)))
                 self._count += 1
+                self._bytes += _DICT_BYTES
             else:
                 node = self._grown(child, elements, depth + 1, id_)
-            branch[shared(element, element)] = node
+            branch[shared(element)] = node
             return node if depth == last - 1 and isinstance(node, dict) else None
-        leaf = shared(elements[last], elements[last])
+        leaf = shared(elements[last])
         branch[leaf] = self._grown(branch.get(leaf), elements, last + 1, id_)
         return branch
 
@@ -180,20 +196,27 @@ class NameTree:
             if node is None or isinstance(node, int):
                 self._count += node is None
                 return id_
-            grown = node if isinstance(node, dict) else dict((node,))
+            grown = node if isinstance(node, dict) else self._dict(node)
             self._count += _OWN_ID not in grown
             grown[_OWN_ID] = id_
             return grown
-        element = self._elements.setdefault(elements[depth], elements[depth])
+        element = self._shared(elements[depth])
         below = None if isinstance(node, int) or node is None else _child(node, element)
         below = self._grown(below, elements, depth + 1, id_)
         if isinstance(node, dict):
             node[element] = below
             return node
         if node is None or (isinstance(node, tuple) and node[0] == element):
+            self._bytes += _PAIR_BYTES if node is None else 0
             return element, below
         first = (_OWN_ID, node) if isinstance(node, int) else node
-        return dict((first, (element, below)))
+        self._bytes += _PAIR_BYTES if isinstance(node, int) else 0
+        return self._dict(first, (element, below))
+
+    def _dict(self, *pairs: tuple[str, Node]) -> dict[str, Node]:
+        """In place of a pair."""
+        self._bytes += _DICT_BYTES
+        return dict(pairs)
 
     def _match(self, pattern: str) -> list[tuple[str, Node]]:
         """Path and node of all that matches, in no order, each once."""

@@ -25,6 +25,7 @@ what readers see, or are replaced as a whole.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ _TEXT = r"[\w:/@%,~-]+(?:\.\*)?"
 _TEXTS = rf"{_TEXT}(?:\|{_TEXT})*"
 _LITERALS = re.compile(rf"(?:\^?\(({_TEXTS})\)|({_TEXTS}))", re.ASCII)
 _REGEX_MEMORY_BYTES = 8 * 1024 * 1024
-_VALUE_BYTES = 130  # a text of about 20 characters, its place in a dict and its number
+_VALUE_BYTES = 70  # of a value besides its text: its place in a dict and its number
 _COLUMN_ROOM_MIN = 64
 _BATCH = 1 << 14  # names that are split at one time
 
@@ -150,6 +151,7 @@ class _Column:
     def __init__(self, number: int) -> None:
         self.number = number
         self.values: dict[str, int] = {}
+        self._texts_bytes = 0
         self._rows: tuple[Ids, Codes] = np.empty(0, np.int32), np.empty(0, np.int32)
         self._room = np.empty((2, _COLUMN_ROOM_MIN), np.int32)
 
@@ -189,13 +191,29 @@ class _Column:
         places = np.minimum(np.searchsorted(have, ids), len(have) - 1)
         return np.where(have[places] == ids, codes[places], np.int32(-1))
 
+    def code(self, value: str) -> int:
+        """The number of a value, which may be new."""
+        known = self.values.get(value)
+        if known is None:
+            known = self.values[value] = len(self.values)
+            self._texts_bytes += sys.getsizeof(value)
+        return known
+
     def texts(self) -> list[str]:
         """The values by code; there may be more than codes in use."""
         return list(self.values)
 
     @property
     def bytes_used(self) -> int:
-        return self._room.nbytes + _VALUE_BYTES * len(self.values)
+        return self._room.nbytes + self._values_bytes
+
+    @property
+    def bytes_filled(self) -> int:
+        return self._rows[0].nbytes + self._rows[1].nbytes + self._values_bytes
+
+    @property
+    def _values_bytes(self) -> int:
+        return self._texts_bytes + _VALUE_BYTES * len(self.values)
 
 
 def _merged(rows: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -218,7 +236,12 @@ class TagIndex:
     @property
     def bytes_used(self) -> int:
         """Memory, about."""
-        return sum(column.bytes_used for column in self._columns.values())
+        return sum(column.bytes_used for column in list(self._columns.values()))
+
+    @property
+    def bytes_filled(self) -> int:
+        """The same without room for more: grows evenly with what is added."""
+        return sum(column.bytes_filled for column in list(self._columns.values()))
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -262,7 +285,7 @@ class TagIndex:
         column = self._columns.get(tag)
         if column is None:
             column = self._columns[tag] = _Column(len(self._columns) + 1)
-        return column.values.setdefault(value, len(column.values))
+        return column.code(value)
 
     def holds(self, ids: Ids) -> Accepted:
         """Which series are in the index: bool (n,)."""

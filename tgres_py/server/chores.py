@@ -27,7 +27,8 @@ log = logging.getLogger("tgres")
 Rows = NDArray[np.int64]  # of table rrd
 Changes = AsyncIterator[Rows | None]  # None: of any
 
-INDEX_EVERY_S = 1.0
+INDEX_EVERY_S, INDEX_LOOK_S = 1.0, 0.1
+INDEX_WAITING = 5_000  # names that go to the index at once: what it takes for them isn't known before
 ROOM_EVERY_S = 0.1
 CLOCKS_APART_S = 60  # of servers and imports, at most
 DROPS_EVERY_S = 5.0
@@ -38,9 +39,12 @@ FOLLOW_AGAIN_S = 10.0  # with the store away
 
 async def keep_index(source: ServerSource) -> None:
     """Keeps the index of names up to date, so that the first query after many new names is quick."""
+    done = clock.monotonic()
     while True:
-        await asyncio.sleep(INDEX_EVERY_S)
-        await asyncio.to_thread(source.sync_index)
+        await asyncio.sleep(INDEX_LOOK_S)
+        if source.waiting >= INDEX_WAITING or clock.monotonic() - done >= INDEX_EVERY_S:
+            await asyncio.to_thread(source.sync_index)
+            done = clock.monotonic()
 
 
 async def watch_room(intake: Intake) -> None:

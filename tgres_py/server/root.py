@@ -252,6 +252,7 @@ class Server:
             self.ended.set()
             return
         self.recovered = opened.recovered
+        await asyncio.to_thread(self.source.sync_index)
         await self.source.drop_tags(opened.untagged)
         opening.tell(opened.recovered, self.registry, self.shares.index)
         flush_requests = chores.serve_flush_requests(store, self.source, self.flusher)

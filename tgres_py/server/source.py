@@ -49,6 +49,11 @@ class ServerSource:
         self._settle_from = float("-inf")
         self._index_lock = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """Names that aren't in the index yet."""
+        return self._registry.waiting
+
     def sync_index(self) -> None:
         """Brings the index of names up to date; in any thread."""
         with self._index_lock:
