@@ -13,11 +13,12 @@ from receivers import carbon_line
 from tests.acceptance.process import environment
 from tgres_py import clock
 from tgres_py.ingest import pressure
-from tgres_py.ingest.footprint import cache_bytes, index_bytes
+from tgres_py.ingest.footprint import cache_bytes, index_bytes, index_parts
 from tgres_py.ingest.intake import Intake, Limits
 from tgres_py.ingest.pressure import CALM, SEGMENT, TIGHT, MemoryWatch
 from tgres_py.ingest.registry import Registry
-from tgres_py.kernels import Budget, RingStore
+from tgres_py.kernels import Budget, RingStore, statsd_py
+from tgres_py.kernels import statsd as native_cells
 from tgres_py.memory import MIB, Shares, shares
 from tgres_py.model.points import Reason
 from tgres_py.model.retention import Archive, BundleSpec, Cf
@@ -127,6 +128,81 @@ def test_series_whose_rows_could_not_be_written_in_time_don_t_fit() -> None:
     rig.send(*(f"b.{i}" for i in range(9 * SEGMENT)))
     assert rig.watch.series_left() == 0
     assert cache_bytes(rig.intake) < rig.intake.limits.cache_pause_bytes
+
+
+def test_what_statsd_keeps_counts_in_the_index_s_share(rig: Rig) -> None:
+    rig.send("a.known")
+    rig.registry.sync_index()
+    used = index_bytes(rig.registry)
+    rig.watch.shares = Shares(TOTAL, TOTAL, used + 100 * pressure.SERIES_BYTES, TOTAL)
+    assert rig.watch.series_left() == 100
+    rig.registry.beside["statsd"] = lambda: 50 * pressure.SERIES_BYTES
+    assert index_parts(rig.registry)["statsd"] == 50 * pressure.SERIES_BYTES
+    assert 40 < rig.watch.series_left() < 50
+    rig.registry.beside["statsd"] = lambda: MIB
+    rig.look(0)
+    rig.send("a.known", "a.1")
+    assert rig.intake.ledger.rejected == {Reason.MEMORY: 1}
+
+
+STATSD_KEYS = 100_000
+STATSD = """
+import gc, sys
+from tgres_py.machine import calm_allocator, resident_bytes, trim_memory
+from tgres_py.statsd.aggregate import Aggregator
+from tgres_py.statsd.flush import FlushNumbers
+from tgres_py.statsd.settings import StatsdSettings
+
+calm_allocator()
+settings = StatsdSettings()
+aggregator, numbers = Aggregator(settings), FlushNumbers(settings)
+
+
+def interval(first, end):
+    for low in range(first, end, 1_000):
+        lines = (sys.argv[1].format(i).encode() for i in range(low, low + 1_000))
+        aggregator.add(b"\\n".join(lines), 1, 100)
+    plan = numbers.plan(aggregator.take(110))
+    plan.ids[plan.missing] = range(len(plan.missing))
+    numbers.learn(plan, plan.ids)
+    del plan
+    gc.collect()
+    trim_memory()
+
+
+interval(10_000_000, 10_005_000)
+before = resident_bytes(), aggregator.bytes_used
+interval(0, int(sys.argv[2]))
+interval(0, int(sys.argv[2]))
+print(resident_bytes() - before[0], aggregator.bytes_used - before[1])
+"""
+
+
+@pytest.mark.parametrize("pure", [False, True], ids=["native", "pure"])
+@pytest.mark.parametrize("line", ["app.web{:07d}.requests:1|c", "app.web{:07d}.duration:12.5|ms"])
+def test_what_statsd_keeps_is_what_is_reckoned(line: str, pure: bool) -> None:
+    """Within a quarter: keys, and what the flush remembers of them."""
+    command = [sys.executable, "-c", STATSD, line, str(STATSD_KEYS)]
+    env = environment() | ({"TGRES_PURE": "1"} if pure else {})
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    grown, reckoned = map(int, done.stdout.split())
+    said = f"{reckoned / STATSD_KEYS:.0f} of {grown / STATSD_KEYS:.0f} bytes"
+    print(said)
+    assert 0.75 < reckoned / grown < 1.25, said
+
+
+def test_what_statsd_gives_up_is_given_up_in_the_account_too() -> None:
+    for cells in (native_cells.StatsdCells, statsd_py.StatsdCells):
+        one = cells(1_000, 1_000, 100, 10_000)
+        one.count("a.key.that.stays", 1.0)
+        before = one.bytes_used
+        for i in range(100):
+            one.member("users", f"m{i}")
+            one.time("t", float(i), 1.0)
+        assert one.bytes_used > before + 100 * 20
+        for _ in range(2):
+            one.take(0, 1, 0, 1)
+        assert one.bytes_used < before + 400  # the place of two keys
 
 
 @pytest.mark.parametrize("size", [12, 900])

@@ -123,7 +123,9 @@ def test_the_client_datadog(server: Server) -> None:
     (event,) = events(server)
     assert event["what"] == "release 7" and event["data"] == "line 1\nline 2"
     assert {"app:web", "alert_type:info"} <= set(event["tags"])
-    assert server.metrics()["tgres_statsd_service_checks_total"] == 1
+    metrics = server.metrics()
+    assert metrics["tgres_statsd_service_checks_total"] == 1
+    assert metrics['tgres_memory_bytes{part="statsd"}'] > 10_000
 
 
 def events(server: Server) -> list[dict[str, Any]]:

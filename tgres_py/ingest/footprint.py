@@ -7,6 +7,7 @@ index   names       table of names
         ids         bundle, row and place of each id
         tree, tags  what queries find names by
         budget      buckets of new series by prefix
+        statsd      what is aggregated until the next flush
 """
 
 from __future__ import annotations
@@ -47,12 +48,19 @@ def index_parts(registry: Registry) -> dict[str, int]:
         "tree": registry.tree.bytes_used,
         "tags": registry.tags.bytes_used,
         "budget": registry.budget.bytes_used if registry.budget is not None else 0,
+        **{part: size() for part, size in registry.beside.items()},
     }
 
 
 def index_bytes(registry: Registry) -> int:
     """Memory of all that is kept for each series, as it is now."""
     return int(sum(index_parts(registry).values()) * AROUND)
+
+
+def series_bytes(registry: Registry) -> int:
+    """The same without what is kept beside them, with what waiting names will take."""
+    beside = sum(size() for size in registry.beside.values())
+    return index_bytes(registry) - int(beside * AROUND) + index_bytes_to_come(registry)
 
 
 def index_bytes_to_come(registry: Registry) -> int:

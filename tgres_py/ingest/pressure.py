@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgres_py import clock
-from tgres_py.ingest.footprint import cache_bytes, index_bytes, index_bytes_to_come
+from tgres_py.ingest.footprint import cache_bytes, index_bytes, index_bytes_to_come, series_bytes
 from tgres_py.ingest.intake import Intake
 from tgres_py.machine import resident_bytes, trim_memory
 from tgres_py.memory import Shares
@@ -132,7 +132,7 @@ class MemoryWatch:
         """How many further series fit into the shares of index and cache."""
         registry = self._registry
         used, size = index_bytes(registry) + index_bytes_to_come(registry), registry.table.size
-        each = used / size if size >= TELLING_SERIES else SERIES_BYTES
+        each = series_bytes(registry) / size if size >= TELLING_SERIES else SERIES_BYTES
         by_index = (self.shares.index - used) / each
         young = self.shares.cache_pause * YOUNG_SHARE - self._young()
         by_cache = young // self._segment_bytes() * SEGMENT

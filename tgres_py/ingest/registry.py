@@ -100,6 +100,7 @@ class Registry:
         self.size_max = 1 << 40  # names that there is memory for
         self.on_growth: Callable[[], None] = lambda: None  # called when LOOK_EVERY names came
         self.found_bytes = FOUND_BYTES  # of a name in tree and tags: of those that came there last
+        self.beside: dict[str, Callable[[], int]] = {}  # what else is kept by name, and its bytes; quick
         self.names_gone = 0  # how often ids lost their names: ids that somebody remembers for names may be wrong then
         self._series_max = series_max
         self._name_bytes_max = name_bytes_max

@@ -34,6 +34,7 @@ cdef enum:
     KEY_PLAIN_MAX = 1_024       # longer keys are left to the caller
     VALUES_MIN = 4_096
     MEMBERS_MIN = 8
+    KEY_AROUND = 16             # of a key's text, the allocator's
 
 cdef struct Members:            # of one set: hashes, 0 = empty place
     uint64_t* slots
@@ -74,6 +75,7 @@ cdef class StatsdCells:
     cdef double* log_values
     cdef int64_t log_n, log_room
     cdef int64_t members        # of all sets
+    cdef int64_t text_bytes, set_bytes      # of keys, of the tables of all sets
     cdef public int64_t keys_max, values_max, set_max, members_max
     cdef tuple kept
     cdef readonly int64_t keys, refused_keys, refused_values, refused_members
@@ -101,6 +103,13 @@ cdef class StatsdCells:
         free(self.slots)
         free(self.log_cells)
         free(self.log_values)
+
+    @property
+    def bytes_used(self):
+        return (
+            self.n * <int64_t>sizeof(Cell) + <int64_t>((self.mask + 1) * sizeof(uint64_t))
+            + self.log_n * <int64_t>(sizeof(int32_t) + sizeof(double)) + self.text_bytes + self.set_bytes
+        )
 
     # -- cells -------------------------------------------------------------------------------
 
@@ -189,6 +198,7 @@ cdef class StatsdCells:
         for i in range(KINDS):
             cell.live[i] = 0
         cell.kept = self.is_kept(p, n)
+        self.text_bytes += n + KEY_AROUND
         self.put(h, k)
         self.used += 1
         return k
@@ -320,6 +330,7 @@ cdef class StatsdCells:
             slots[at] = h
             n += 1
         free(of.slots)
+        self.set_bytes += <int64_t>(room - of.room) * <int64_t>sizeof(uint64_t)
         self.members += n - of.n
         of.slots, of.room, of.n = slots, room, n
         return True
@@ -526,12 +537,14 @@ cdef class StatsdCells:
                 cell.value[kind] = 0
         cell.size = 0
         if cell.members.slots != NULL:
+            self.set_bytes -= <int64_t>(cell.members.room * sizeof(uint64_t))
             free(cell.members.slots)
             cell.members.slots = NULL
             cell.members.room = cell.members.n = cell.members.level = 0
         if not left:
             self.take_out(k)
             free(cell.key)
+            self.text_bytes -= cell.length + KEY_AROUND
             cell.key = NULL
             cell.length = 0
             cell.next = self.spare

@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 Cells = NDArray[np.int32]
 Sizes = NDArray[np.int64]
 
+KEY_BYTES = 300  # measured: a text and its places, and the list of a counter
+MEMBER_BYTES = 100  # of a set: its hash and its place
+
 
 class TakenTimers(NamedTuple):
     """``weights``, ``sizes`` (n,) belong to ``cells``; ``log_cells``, ``log_values``: all values in order of arrival.
@@ -105,6 +108,12 @@ class StatsdCells:
         self._sets: dict[str, _Members] = {}
         self._log_cells = array("i")
         self._log_values = array("d")
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of keys and of the interval's values, about."""
+        values = (self._log_cells.itemsize + self._log_values.itemsize) * len(self._log_cells)
+        return KEY_BYTES * self.keys + MEMBER_BYTES * self._members + values
 
     # -- events ------------------------------------------------------------------------------
 

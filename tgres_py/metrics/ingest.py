@@ -77,7 +77,7 @@ GROUPS = (
             Declared(
                 "tgres_memory_bytes",
                 Kind.GAUGE,
-                "What the parts take: of the cache ring, late, journal; of the index names, ids, tree, tags, budget; "
+                "What the parts take: of the cache ring, late, journal; of the index names, ids, tree, tags, budget, statsd; "
                 "and the processes that make heavy answers: workers.",
                 lambda s: [
                     ((part,), size)

@@ -204,6 +204,8 @@ class Server:
     async def _open_statsd(self) -> None:
         self._statsd = ServerStatsd(self.settings, self.intake, self.registry, self.store)
         self.statsd = self._statsd.service
+        aggregator = self.statsd.aggregator
+        self.registry.beside["statsd"] = lambda: aggregator.bytes_used
         await self.doors.open_statsd(self.statsd)
         for name, task in self.statsd.tasks().items():
             self._tasks.spawn(task, name)
