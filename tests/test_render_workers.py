@@ -259,7 +259,10 @@ async def test_a_query_that_can_never_fit_is_refused_before_anything_is_read() -
 
 
 async def test_queries_wait_for_memory_that_others_have() -> None:
-    async with serving(heavy_source(), memory_bytes=64 << 20, render_workers=4) as (client, queries):
+    async with serving(heavy_source(), memory_bytes=64 << 20, render_workers=4) as (
+        client,
+        queries,
+    ):
         taken = []
         grow = queries.room.__class__.wait
 
@@ -278,7 +281,10 @@ async def test_queries_wait_for_memory_that_others_have() -> None:
 
 
 async def test_waiting_in_vain_is_told_to_come_again() -> None:
-    async with serving(heavy_source(), memory_bytes=64 << 20, query_timeout_s=0.5) as (client, queries):
+    async with serving(heavy_source(), memory_bytes=64 << 20, query_timeout_s=0.5) as (
+        client,
+        queries,
+    ):
         with queries.room.share() as share:
             await share.grow(queries.room.total - (8 << 20))
             response = await client.get(QUICK)
@@ -338,8 +344,38 @@ async def test_the_queue_of_heavy_queries_has_an_end() -> None:
         await until(lambda: queries.lanes.heavy.waiting == 1)
         response = await client.get(QUICK)
         assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert "query_queue_max" in await response.text(), "at once, not when its time was over"
         for task in heavy:
             task.cancel()
+
+
+SOON = f"from={START_S}&until={START_S + 600}&now={START_S + 600}"
+
+
+@pytest.mark.parametrize(
+    ("lane", "path"),
+    [
+        ("light", f"/render?target=a.b&format=json&{SOON}"),
+        ("pictures", f"/render?target=a.b&format=svg&{SOON}"),
+        ("find", "/metrics/find?query=*"),
+        ("find", "/tags"),
+    ],
+)
+async def test_the_queue_of_each_lane_has_an_end(lane: str, path: str) -> None:
+    async with serving(heavy_source(100), query_queue_max=1) as (client, queries):
+        of = getattr(queries.lanes, lane)
+        async with AsyncExitStack() as held:
+            while not of.is_full:
+                await held.enter_async_context(of.turn())
+            waiting = asyncio.create_task(client.get(path))
+            await until(lambda: of.waiting == 1)
+            refused = asyncio.create_task(client.get(path))
+            await until(refused.done)
+            response = await refused
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+            assert "query_queue_max" in await response.text()
+            assert not waiting.done()
+        assert (await waiting).status == 200
 
 
 # -- where it is done
