@@ -182,6 +182,7 @@ class Connection(asyncio.BufferedProtocol):
         self._wanted = 1
         self._in_front = 0
         self._piece = Piece(listener.piece_bytes_max)
+        self._all_at_once = listener.limits.tls is not None
         self._at_once = 0  # bytes of the next read that are parsed when it comes
         self._put_off = b""  # what follows the tail and isn't parsed before its turn
         self._resume_soon: asyncio.Handle | None = None
@@ -217,10 +218,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._in_front:
             buffer[: self._in_front] = self._tail
         too_late = listener.totals.turns.over
-        most = PIECE_BYTES_MIN if too_late else self._piece_now
+        most = min(self._piece.bytes, listener.sink.piece_bytes_max)
+        if too_late:
+            most = PIECE_BYTES_MIN
         offered = buffer[self._in_front : self._in_front + most]
         self._at_once = 0 if too_late else len(offered)
-        return offered if listener.limits.tls is None else buffer[self._in_front :]
+        return buffer[self._in_front :] if self._all_at_once else offered
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
@@ -233,24 +236,17 @@ class Connection(asyncio.BufferedProtocol):
         data = self._listener.buffer[: self._in_front + size]
         if size < nbytes:
             self._keep_for_later(self._listener.buffer[self._in_front :][size:nbytes])
-        if size:
-            self._take(data)
+        if not size:
+            pass
+        elif self._in_front == len(self._tail) and len(data) >= self._wanted:
+            self._parse(data)
+        else:
+            self._grow(data[self._in_front :])
         if self._put_off:
             self._wait_for_turn()
         elif size == self._at_once and not self._listener.waiting:
             self._let_others_read()
         self._spend(size, begin, begin_cpu)
-
-    @property
-    def _piece_now(self) -> int:
-        return min(self._piece.bytes, self._listener.sink.piece_bytes_max)
-
-    def _take(self, data: memoryview) -> None:
-        """Parses what lies in the shared buffer, the tail in front of it."""
-        if self._in_front == len(self._tail) and len(data) >= self._wanted:
-            self._parse(data)
-        else:
-            self._grow(data[self._in_front :])
 
     def _spend(self, size: int, begin: float, begin_cpu: float) -> None:
         self._piece.took(size, time.thread_time() - begin_cpu)
@@ -277,10 +273,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _parse_put_off(self) -> int:
         """Parses a piece of what was kept for later; its size."""
-        piece, self._put_off = (
-            self._put_off[: self._piece_now],
-            self._put_off[self._piece_now :],
-        )
+        most = min(self._piece.bytes, self._listener.sink.piece_bytes_max)
+        piece, self._put_off = self._put_off[:most], self._put_off[most:]
         self._listener.totals.tail_bytes -= len(piece)
         self._grow(memoryview(piece))
         return len(piece)
