@@ -196,8 +196,8 @@ class Connection(asyncio.BufferedProtocol):
             stream.abort()
             return
         if stream.get_extra_info("sslcontext") is not None:
-            # of both loops; no ancestor of theirs has it
-            stream.set_read_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]
+            # both loops' have it, no ancestor of theirs
+            stream.set_read_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]  # see above
         self._transport = stream
         self._peer = _text_of(stream.get_extra_info("peername"))
         listener.accepted += 1
