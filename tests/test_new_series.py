@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from receivers import carbon_line, carbon_pickle
@@ -148,3 +149,23 @@ async def test_sighup_takes_the_budget_over(tmp_path: Path) -> None:
     file.write_text("series_new_prefix_burst = 5\n")
     server.reload()
     assert not server.registry.resolve([b"a.b.2", b"a.b.3"])[1]
+
+
+def test_a_million_names_are_never_copied_to_make_room_for_more() -> None:
+    """What was copied held the loop for 50 to 100 ms at a million; beyond what is reserved it still is."""
+    registry = Registry(lambda names: [SPEC] * len(names), RingStore(), series_max=1_000_000)
+    registry.open()
+    ids, _ = registry.resolve([b"a.0", b"a.1"])
+    registry.set_rows(ids, np.array([70, 71]))
+    bundle_of, rrd_id, retired = registry.bundle_of, registry.rrd_id, registry.retired
+    registry._grow(1_000_000)
+    assert len(registry.bundle_of) == len(registry.rrd_id) == len(registry.retired) >= 1_000_000
+    assert np.shares_memory(registry.bundle_of, bundle_of)
+    assert np.shares_memory(registry.rrd_id, rrd_id)
+    assert np.shares_memory(registry.retired, retired)
+    for room in (1_000_000, 1_500_000):
+        registry._grow(room)
+        assert registry.bundle_of[:3].tolist() == [0, 0, -1]
+        assert (registry.bundle_of[2:] == -1).all()
+        assert registry.rrd_id[:3].tolist() == [70, 71, 0]
+        assert not registry.retired.any()

@@ -14,6 +14,7 @@ their rows (``rrd_id``), so a restart finds them whatever they are called by the
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -43,6 +44,8 @@ FORMER_S = 300.0  # a moved series' former place can be read this long
 NO_MEMORY = -5  # as an id: see REFUSED_IDS
 NO_FLOOR_S = -(1 << 60)  # as a floor's time: the store has nothing of the series
 NO_ROW = -(1 << 62)  # as a row: there was none, and won't be
+STEP_IDS = 1 << 12  # ids that get room together
+RESERVE_MAX = 1 << 25  # ids that room is reserved for, 13 bytes each of addresses
 RULES = {rule: number for number, rule in enumerate(OnDuplicate)}
 
 Columns = tuple[Ids, Times, Values, list[tuple[int, bytes]], int]
@@ -68,6 +71,28 @@ class Places(NamedTuple):
     rrd_ids: NDArray[np.int64]
 
 
+class ById(NamedTuple):
+    """What is kept of each id, in memory that is there once it is written to: so it grows without being copied."""
+
+    bundle_of: Ids
+    rrd_id: NDArray[np.int64]
+    retired: NDArray[np.bool_]
+
+    @classmethod
+    def reserved(cls, size: int) -> ById:
+        """Zeros."""
+        size = -(-size // STEP_IDS) * STEP_IDS
+        return cls(
+            np.frombuffer(_anonymous(4 * size), np.int32),
+            np.frombuffer(_anonymous(8 * size), np.int64),
+            np.frombuffer(_anonymous(size), np.bool_),
+        )
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class Registry:
     """Belongs to the event loop's thread, but for ``names`` and the methods of ``tree`` and ``tags``."""
 
@@ -89,9 +114,10 @@ class Registry:
         self.tags = TagIndex()
         self.bundle_specs: list[BundleSpec] = []
         self.bundle_db_ids: list[int] = []  # 0: not yet in the store
-        self.bundle_of = np.full(1024, -1, np.int32)  # by id; -1: not admitted
-        self.rrd_id = np.zeros(1024, np.int64)  # by id; 0: no row yet; negative: that row is gone for good
-        self.retired = np.zeros(1024, np.bool_)  # by id: has no name any more
+        self._by_id = ById.reserved(min(series_max, RESERVE_MAX))
+        self.bundle_of = self._by_id.bundle_of[:0]  # by id; -1: not admitted
+        self.rrd_id = self._by_id.rrd_id[:0]  # by id; 0: no row yet; negative: that row is gone for good
+        self.retired = self._by_id.retired[:0]  # by id: has no name any more
         self.segment_bundle: list[int] = []
         self.segment_ids: list[Ids] = []  # by segment: ids in order of their columns, room for all
         self.opened = False
@@ -436,15 +462,21 @@ class Registry:
         return segment
 
     def _grow(self, size: int) -> None:
-        if size > len(self.bundle_of):
-            room = max(size, 2 * len(self.bundle_of))
-            bundle_of = np.full(room, -1, np.int32)
-            bundle_of[: len(self.bundle_of)] = self.bundle_of
-            rrd_id = np.zeros(room, np.int64)
-            rrd_id[: len(self.rrd_id)] = self.rrd_id
-            retired = np.zeros(room, np.bool_)
-            retired[: len(self.retired)] = self.retired
-            self.bundle_of, self.rrd_id, self.retired = bundle_of, rrd_id, retired
+        before = len(self.bundle_of)
+        if size <= before:
+            return
+        room = -(-size // STEP_IDS) * STEP_IDS
+        columns = self._by_id
+        if room > len(columns.bundle_of):  # more than were ever expected: the one case that takes long
+            columns = ById.reserved(2 * room)
+            columns.bundle_of[:before] = self.bundle_of
+            columns.rrd_id[:before] = self.rrd_id
+            columns.retired[:before] = self.retired
+            self._by_id = columns
+        columns.bundle_of[before:room] = -1
+        self.bundle_of = columns.bundle_of[:room]
+        self.rrd_id = columns.rrd_id[:room]
+        self.retired = columns.retired[:room]
 
     def floor_s(self, segment: int) -> int:
         """Time below which all slots of a segment are in the store; NO_FLOOR_S when none are."""

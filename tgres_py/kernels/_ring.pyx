@@ -15,6 +15,7 @@ from libc.math cimport NAN
 import numpy as np
 
 cdef enum:
+    IDS_STEP = 1 << 14      # ids that get room together
     RULE_LAST = 0
     RULE_FIRST = 1
     RULE_SUM = 2
@@ -48,7 +49,7 @@ cdef class RingStore:
     cdef Py_ssize_t segs_room
     cdef int32_t* seg_of
     cdef int32_t* col_of
-    cdef Py_ssize_t ids_room
+    cdef Py_ssize_t ids_room, ids_reserved     # ids with a place or none, room in all
     cdef readonly Py_ssize_t row_bytes     # bytes of rows held now
     cdef void** spare                      # freed rows of 4,096 columns, kept for the next slot
     cdef Py_ssize_t spare_n, spare_room
@@ -113,15 +114,19 @@ cdef class RingStore:
             if a[i] < 0:
                 raise ValueError("negative id")
             if a[i] >= self.ids_room:
-                room = max(1024, self.ids_room * 2, a[i] + 1)
-                more = <int32_t*>realloc(self.seg_of, room * sizeof(int32_t))
-                if more == NULL:
-                    raise MemoryError
-                self.seg_of = more
-                more = <int32_t*>realloc(self.col_of, room * sizeof(int32_t))
-                if more == NULL:
-                    raise MemoryError
-                self.col_of = more
+                if a[i] >= self.ids_reserved:
+                    room = max(1024, self.ids_reserved * 2, a[i] + 1)
+                    more = <int32_t*>realloc(self.seg_of, room * sizeof(int32_t))
+                    if more == NULL:
+                        raise MemoryError
+                    self.seg_of = more
+                    more = <int32_t*>realloc(self.col_of, room * sizeof(int32_t))
+                    if more == NULL:
+                        raise MemoryError
+                    self.col_of = more
+                    self.ids_reserved = room
+                # all of it at once would hold others up
+                room = min(self.ids_reserved, max(self.ids_room + IDS_STEP, a[i] + 1))
                 memset(&self.seg_of[self.ids_room], 255, (room - self.ids_room) * sizeof(int32_t))
                 self.ids_room = room
             self.seg_of[a[i]] = segment

@@ -98,7 +98,7 @@ GROUPS = (
             Declared(
                 "tgres_numpy_bytes",
                 Kind.GAUGE,
-                "Bytes of numpy's arrays, exactly: points on their way, queries, registry. The ring, names and tree have memory "
+                "Bytes of numpy's arrays, exactly: points on their way, queries. The ring, names, ids and tree have memory "
                 "of their own.",
                 lambda s: array_bytes(),
             ),
