@@ -169,7 +169,7 @@ def test_pieces_are_as_large_as_there_is_room_for_rows_of_their_own() -> None:
     assert intake.piece_bytes_max == 262_144
     intake = make(Limits(int((100 << 20) * HARD)))
     assert intake.piece_bytes_max == pytest.approx((100 << 20) / 32_768 * 20, rel=0.01)
-    assert make(Limits(1 << 20)).piece_bytes_max == 16_384
+    assert make(Limits(1 << 20)).piece_bytes_max == 4_096
 
 
 def test_fewer_late_points_are_merged_together_where_memory_is_small() -> None:

@@ -26,6 +26,7 @@ from tgres_py.server.chores import INDEX_WAITING
 
 NOW_S = 1_700_000_000
 SPEC = BundleSpec((Archive(10, 360, 120),), Cf.AVERAGE, 0.5)
+LONG = BundleSpec((Archive(10, 86_400, 120),), Cf.AVERAGE, 0.5)
 TOTAL = 1_000 * MIB
 
 
@@ -311,3 +312,26 @@ def test_the_index_takes_what_is_reckoned(pattern: str, series: int, each: int, 
         said = f"{stage}: {reckoned / series:.0f} of {grown / series:.0f} bytes"
         print(said)
         assert 0.75 < reckoned / grown < 1.25, said
+
+
+def test_scattered_old_points_go_little_beyond_a_tiny_cache() -> None:
+    """Each line may need a row of a whole segment; the last piece that is read before senders wait takes a few megabytes."""
+    rig = Rig(Shares(TOTAL, 48 * MIB, TOTAL, TOTAL))
+    rig.registry.match_many = lambda names: [LONG] * len(names)
+    clock.replace_source(lambda: NOW_S)
+    try:
+        rig.send(*(f"a.{i}" for i in range(SEGMENT)))
+        rig.send(*(f"a.{i}" for i in range(SEGMENT, 2 * SEGMENT)))
+        slots = iter(range(1, 100_000))
+        while not rig.intake.paused:
+            lines = b""
+            nearly = cache_bytes(rig.intake) > rig.intake.limits.cache_pause_bytes - MIB
+            while len(lines) < (rig.intake.piece_bytes_max if nearly else 1):
+                slot = next(slots)
+                name = SEGMENT + slot % SEGMENT
+                lines += b"a.%d 1 %d\n" % (name, NOW_S - 10 * slot)
+            rig.intake.accept("test", carbon_line.parse(lines, NOW_S, rig.registry))
+    finally:
+        clock.replace_source(None)
+    assert rig.intake.ledger.rejected == {}
+    assert cache_bytes(rig.intake) < rig.intake.limits.cache_pause_bytes + 8 * MIB

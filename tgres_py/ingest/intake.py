@@ -24,7 +24,7 @@ COPIED = 1 << 31  # set in the numbers of late records that are copies of a fore
 
 # A line of 20 bytes may be the first of its slot: the ring takes a row of 32 KiB for all series of its segment.
 NEED_PER_BYTE = 32_768 // 20
-PIECE_BYTES = 16_384, 262_144  # parsed at a time: at least, at most
+PIECE_BYTES = 4_096, 262_144  # parsed at a time: at least (7 MB of rows), at most
 LATE_BATCH_MIN, LATE_BATCH_MAX = 1_000, 200_000
 LATE_NEED_BYTES = 65_536  # of a late point: such a row, or a chunk of each archive on its way to the store
 
