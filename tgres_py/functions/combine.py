@@ -14,8 +14,10 @@ from tgres_py.functions.series import Label, Matrix, SeriesBlock, concat
 from tgres_py.functions.special import constant
 from tgres_py.functions.summary import column_percentiles
 
+FEW_NS = 12  # of a point that is only added, compared, …
 
-@render_function(group="Combine", aliases=("sum",), steps=common_step)
+
+@render_function(group="Combine", aliases=("sum",), steps=common_step, gives=1, point_ns=FEW_NS)
 def sumSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The sum of all series, point by point. Unknown values count as nothing.
 
@@ -28,7 +30,7 @@ def sumSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "sum", context.xff)
 
 
-@render_function(group="Combine", aliases=("avg",), steps=common_step)
+@render_function(group="Combine", aliases=("avg",), steps=common_step, gives=1, point_ns=FEW_NS)
 def averageSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The mean of all series, point by point. Unknown values don't count.
 
@@ -39,7 +41,7 @@ def averageSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "average", context.xff)
 
 
-@render_function(group="Combine", aliases=("min",), steps=common_step)
+@render_function(group="Combine", aliases=("min",), steps=common_step, gives=1, point_ns=FEW_NS)
 def minSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The smallest value of all series, point by point.
 
@@ -50,7 +52,7 @@ def minSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "min", context.xff)
 
 
-@render_function(group="Combine", aliases=("max",), steps=common_step)
+@render_function(group="Combine", aliases=("max",), steps=common_step, gives=1, point_ns=FEW_NS)
 def maxSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The largest value of all series, point by point.
 
@@ -61,7 +63,7 @@ def maxSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "max", context.xff)
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1, point_ns=FEW_NS)
 def rangeOfSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The distance of the largest from the smallest value, point by point.
 
@@ -72,7 +74,7 @@ def rangeOfSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "rangeOf", context.xff)
 
 
-@render_function(group="Combine", aliases=("stddev",), steps=common_step)
+@render_function(group="Combine", aliases=("stddev",), steps=common_step, gives=1)
 def stddevSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The standard deviation of all series (of a population), point by point.
 
@@ -83,7 +85,7 @@ def stddevSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "stddev", context.xff)
 
 
-@render_function(group="Combine", aliases=("diff",), steps=common_step)
+@render_function(group="Combine", aliases=("diff",), steps=common_step, gives=1, point_ns=FEW_NS)
 def diffSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The first series' value less the values of all others. An unknown value counts as nothing:
     then the next series is the first.
@@ -96,7 +98,9 @@ def diffSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "diff", context.xff)
 
 
-@render_function(group="Combine", aliases=("multiply",), steps=common_step)
+@render_function(
+    group="Combine", aliases=("multiply",), steps=common_step, gives=1, point_ns=FEW_NS
+)
 def multiplySeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The product of all series, point by point; unknown where one is. A single series stays as it
     is.
@@ -111,7 +115,7 @@ def multiplySeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "multiply", context.xff)
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1)
 def medianSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The median of all series, point by point.
 
@@ -123,7 +127,7 @@ def medianSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "median", context.xff)
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1, point_ns=FEW_NS)
 def lastSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """The value of the last series that has one, point by point.
 
@@ -134,7 +138,7 @@ def lastSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return aggregate_block(concat(seriesLists), "last", context.xff)
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1)
 def aggregate(
     seriesList: SeriesBlock,
     func: OldAggFunc,
@@ -211,7 +215,14 @@ def multiplySeriesLists(
     return aggregate_pairs(seriesListFirstPos, seriesListSecondPos, "multiply", context.xff)
 
 
-@render_function(group="Combine", aliases=("count",), steps=common_step, optional_list=True)
+@render_function(
+    group="Combine",
+    aliases=("count",),
+    steps=common_step,
+    optional_list=True,
+    gives=1,
+    point_ns=FEW_NS,
+)
 def countSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     """How many series there are, at each point, known or not. Without any list: 0.
 
@@ -231,7 +242,7 @@ def countSeries(*seriesLists: SeriesBlock, context: Context) -> SeriesBlock:
     return SeriesBlock.uniform([label], aligned.grid, values)
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1)
 def percentileOfSeries(
     seriesList: SeriesBlock, n: Float, interpolate: Boolean = False, *, context: Context
 ) -> SeriesBlock:
@@ -255,7 +266,7 @@ def percentileOfSeries(
     return SeriesBlock.uniform([fresh_label(name, context)], aligned.grid, values[None, :])
 
 
-@render_function(group="Combine", steps=common_step)
+@render_function(group="Combine", steps=common_step, gives=1)
 def powSeries(*seriesList: SeriesBlock, context: Context) -> SeriesBlock:
     """The first series to the power of the second, that to the power of the third, and so on;
     unknown where one is, and where the power has no value.

@@ -150,7 +150,7 @@ def minimumBelow(seriesList: SeriesBlock, n: Float) -> SeriesBlock:
     return _where(seriesList, ~(each_series(seriesList, "min") > n))
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def highest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "average") -> SeriesBlock:
     """The ``n`` series with the highest ``func``, highest first; a negative ``n`` leaves out so many.
 
@@ -163,7 +163,7 @@ def highest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "avera
     return _first(seriesList, int(n), func, reverse=True)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def lowest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "average") -> SeriesBlock:
     """The ``n`` series with the lowest ``func``, lowest first; those without values come first.
 
@@ -175,7 +175,7 @@ def lowest(seriesList: SeriesBlock, n: OneByDefault = 1, func: AggFunc = "averag
     return _first(seriesList, int(n), func, reverse=False)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def highestAverage(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the highest average.
 
@@ -186,7 +186,7 @@ def highestAverage(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "average", reverse=True)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def highestCurrent(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the highest last known value.
 
@@ -197,7 +197,7 @@ def highestCurrent(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "last", reverse=True)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def highestMax(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the largest values.
 
@@ -208,7 +208,7 @@ def highestMax(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "max", reverse=True)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def highestMin(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series whose smallest values are the largest.
 
@@ -219,7 +219,7 @@ def highestMin(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "min", reverse=True)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def lowestAverage(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the lowest average.
 
@@ -230,7 +230,7 @@ def lowestAverage(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "average", reverse=False)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def lowestCurrent(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the lowest last known value.
 
@@ -241,7 +241,7 @@ def lowestCurrent(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "last", reverse=False)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def lowestMax(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series whose largest values are the smallest.
 
@@ -252,7 +252,7 @@ def lowestMax(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "max", reverse=False)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def lowestMin(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     """The ``n`` series with the smallest values.
 
@@ -263,7 +263,7 @@ def lowestMin(seriesList: SeriesBlock, n: LooseInteger) -> SeriesBlock:
     return _first(seriesList, int(n), "min", reverse=False)
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def limit(seriesList: SeriesBlock, n: Integer) -> SeriesBlock:
     """The first ``n`` series; a negative ``n`` leaves out so many at the end.
 
@@ -276,7 +276,7 @@ def limit(seriesList: SeriesBlock, n: Integer) -> SeriesBlock:
     return seriesList.take(range(len(seriesList))[:n])
 
 
-@render_function(group="Filter Series")
+@render_function(group="Filter Series", gives="n")
 def mostDeviant(seriesList: SeriesBlock, n: Integer) -> SeriesBlock:
     """The ``n`` series that vary most around their own mean, most first.
 

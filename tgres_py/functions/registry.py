@@ -113,8 +113,8 @@ class Param:
 class RenderFunction:
     """``call``: the decorated function; ``steps``: which steps its result has (``first_steps``: of
     the steps of the first argument that has series, else of all arguments'); ``reads``: None = the
-    call's own range; ``point_ns``, ``slot_ns``: about how long each point of
-    its arguments takes, each slot of all series together,
+    call's own range; ``gives``: so many series come out at most, or the parameter that says how many, None = as many
+    as go in; ``point_ns``, ``slot_ns``: about how long each point of its arguments takes, each slot of all series together,
     and (``window_ns``) each point of the window that each point has.
     """
 
@@ -129,6 +129,7 @@ class RenderFunction:
     first_steps: bool
     wants_context: bool
     module: str
+    gives: int | str | None
     point_ns: int
     slot_ns: int
     window_ns: int
@@ -167,6 +168,7 @@ def render_function(
     steps: Steps = same_steps,
     first_steps: bool = False,
     optional_list: bool = False,
+    gives: int | str | None = None,
     point_ns: int = 40,
     slot_ns: int = 0,
     window_ns: int = 0,
@@ -191,6 +193,7 @@ def render_function(
                 first_steps,
                 wants_context,
                 call.__module__,
+                gives,
                 point_ns,
                 slot_ns,
                 window_ns,

@@ -1,13 +1,14 @@
 """What carrying out a plan will take, estimated before it is done: where it is done depends on that.
 
 Numbers are measured on one core of 2020 and meant to be right within a factor of about three. They count what is certain
-from the plan alone: series and slots that are read flow through all calls above them.
+from the plan alone: series and slots that are read flow through all calls above them, but for functions that give few.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from tgres_py.query.plan import Leaf, Plan, PlannedCall, PlanNode
 
@@ -82,12 +83,19 @@ class Cost:
         self._ns += series * SERIES_NS + CALL_NS
         self.largest_points = max(self.largest_points, points)
         self.series_seen += series
-        return points, series
+        given = self._given(node, series)
+        return math.ceil(points * given / max(1, series)), given
+
+    def _given(self, call: PlannedCall, series: int) -> int:
+        """How many series come out of a function that so many go into, at most."""
+        gives = call.function.gives
+        if isinstance(gives, str):
+            gives = _values(call).get(gives)
+        return min(series, gives) if isinstance(gives, int) and gives > 0 else series
 
     def _made(self, call: PlannedCall) -> int:
         """Points of a function that makes a series of the range alone."""
-        values = dict(zip((param.name for param in call.function.params), call.args, strict=False))
-        steps = call.function.steps(values, frozenset(), call.context)
+        steps = call.function.steps(_values(call), frozenset(), call.context)
         if not steps:
             return 0
         return int((call.context.until_s - call.context.from_s) // min(steps))
@@ -99,3 +107,8 @@ class Cost:
                     yield one
         if id(call) in self._plan.further:
             yield from self._plan.further[id(call)][1]
+
+
+def _values(call: PlannedCall) -> dict[str, Any]:
+    """Arguments by the names of their parameters."""
+    return dict(zip((param.name for param in call.function.params), call.args, strict=False))
