@@ -1,7 +1,10 @@
-"""Memory limits of control groups, from made-up proc and sys trees."""
+"""Memory limits of control groups, from made-up proc and sys trees; how the allocator is set."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,26 @@ def test_nonsense_is_ignored(tmp_path: Path) -> None:
     assert memory_bytes(tree(tmp_path, "garbage\n0::/a\n", files)) == memory_bytes(
         tmp_path / "none"
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is told what to do")
+@pytest.mark.parametrize(("memory_max", "reused"), [(0, False), (8 << 30, True)])
+def test_blocks_of_some_mb_are_used_again_where_memory_is_plenty(
+    memory_max: int, reused: bool
+) -> None:
+    """Page faults of a matrix of 3 MB that comes and goes: each time with little memory, else at first only."""
+    program = f"""
+import resource
+import numpy as np
+from tgres_py.machine import calm_allocator
+calm_allocator({memory_max})
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    np.ones(3 << 17)
+before = faults()
+for _ in range(10):
+    np.ones(3 << 17)
+print(faults() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 500) == reused

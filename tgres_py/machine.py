@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 # glibc's malloc.h
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-MAPPED_BYTES = 1 << 20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+MAPPED_BYTES, MAPPED_BYTES_MAX = 1 << 20, 16 << 20
 ARENAS = 4
 
 
@@ -71,13 +71,17 @@ def private_bytes(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def calm_allocator() -> None:
+def calm_allocator(memory_max: int = 0) -> None:
     """Large blocks are given back to the system as soon as they are free, and few threads have a heap of their own.
 
-    glibc would raise the size from which blocks are mapped up to 32 MB, and keep what is freed below it. Elsewhere nothing.
+    What is large depends on the memory that there is: a block that is new costs a page fault for each 4 KB, so a matrix
+    of some MB that goes and comes with each query costs more than what is done with it. glibc by itself would raise the
+    size from which blocks are mapped up to 32 MB. Elsewhere nothing.
     """
     if (mallopt := _glibc("mallopt")) is not None:
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        mapped = min(max(MAPPED_BYTES, memory_max // 256), MAPPED_BYTES_MAX)
+        mallopt(M_MMAP_THRESHOLD, mapped)
+        mallopt(M_TRIM_THRESHOLD, 4 * mapped)
         mallopt(M_ARENA_MAX, ARENAS)
 
 

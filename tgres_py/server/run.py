@@ -49,7 +49,7 @@ def _calm_collector() -> None:
 
 def run(settings: Settings) -> None:
     """Runs a server in a loop of its own, uvloop's where it is installed."""
-    calm_allocator()
+    calm_allocator(settings.memory_shares().total)
     count_arrays()
     try:
         import uvloop
