@@ -7,19 +7,17 @@ process for large ones and pictures. Source of the formats: graphite-web 1.1.10.
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from http_api import meta, pictures
-from http_api.encoding import GZIP_LEVEL, dump_json, gzip_worthwhile
+from http_api import chunks, meta, pictures
+from http_api.encoding import dump_json
 from http_api.formats import FORMATS
 from http_api.formats.look import Look
 from http_api.pictures import DEFAULT_LIMITS
 from http_api.pictures.options import PictureLimits
 from tgres_py import clock
-from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import SeriesBlock
 from tgres_py.query import explain
 from tgres_py.query.consolidate import consolidate_blocks
@@ -28,7 +26,6 @@ from tgres_py.query.plan import Plan
 
 PICTURES = ("png", "svg", "pdf")
 PICTURE_BYTES = 48 << 20  # what drawing needs at least
-CHUNK_BYTES = 256 << 10  # a body that is longer is sent while it is made
 # no point and no series of any format takes more; an answer that may be longer than its limit is
 # made whole before it is sent
 POINT_BYTES_MAX = 64
@@ -98,7 +95,7 @@ def output_bytes(output: Output, points: int, series: int, bytes_max: int) -> in
             pixels *= int(text) if text.isdecimal() and len(text) < 6 else 400
         return PICTURE_BYTES + 12 * pixels
     if points * POINT_BYTES_MAX + series * SERIES_BYTES_MAX <= bytes_max:
-        return 8 * CHUNK_BYTES
+        return 8 * chunks.CHUNK_BYTES
     return min(bytes_max, points * OUTPUT_POINT_BYTES + series * OUTPUT_SERIES_BYTES)
 
 
@@ -138,37 +135,22 @@ class Task:
         return min(self.watch.deadline_s, clock.monotonic() + self.seconds_max)
 
 
-@dataclass(slots=True)
-class Made:
-    """The body in chunks, one when it ``is_whole``; the others are made when they are asked for."""
-
-    chunks: Iterator[bytes]
-    is_whole: bool
-    is_gzipped: bool
-
-
-def make(plan: Plan, fetched: Fetched, task: Task) -> Made:
+def make(plan: Plan, fetched: Fetched, task: Task) -> chunks.Made:
     """Begins the answer; LimitExceeded, BadRequest and the like come from here, not while it is sent.
     FurtherNeeded: see in_rounds.
     """
     pieces = _explained(plan, fetched, task) if task.output.explain else _body(plan, fetched, task)
-    chunks = chunked(pieces)
-    first = next(chunks)
     gzip = task.gzip and not task.output.is_packed
-    if task.output.is_picture:
-        first = b"".join((first, *chunks))
-    elif len(first) >= CHUNK_BYTES:
-        chunks = chain((first,), chunks)
-        return Made(gzipped(chunks) if gzip else chunks, False, gzip)
-    packed = gzip_worthwhile(first) if gzip else None
-    return Made(iter((packed or first,)), True, packed is not None)
+    return chunks.begin(pieces, gzip, whole=task.output.is_picture)
 
 
 def finish(
     plan: Plan, fetched: Fetched, output: Output, bytes_max: int, deadline_s: float | None
 ) -> bytes:
     """Functions, consolidation and the whole body."""
-    return b"".join(limited(body_of(plan, evaluate(plan, fetched, deadline_s), output), bytes_max))
+    return b"".join(
+        chunks.limited(body_of(plan, evaluate(plan, fetched, deadline_s), output), bytes_max)
+    )
 
 
 def _body(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
@@ -176,7 +158,7 @@ def _body(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
     blocks = evaluate(plan, fetched, task.deadline_s(), None, task.points_max)
     watch.lap("functions")
     stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
-    pieces = limited(body_of(plan, blocks, task.output, stats, task.limits), task.bytes_max)
+    pieces = chunks.limited(body_of(plan, blocks, task.output, stats, task.limits), task.bytes_max)
     if _bytes_at_most(blocks) > task.bytes_max:
         return iter(list(pieces))
     return pieces
@@ -220,35 +202,3 @@ def body_of(
 def _bytes_at_most(blocks: list[SeriesBlock]) -> int:
     points = sum(part.values.size for block in blocks for part in block.parts)
     return points * POINT_BYTES_MAX + sum(map(len, blocks)) * SERIES_BYTES_MAX
-
-
-def limited(pieces: Iterable[bytes], bytes_max: int) -> Iterator[bytes]:
-    """The same pieces; LimitExceeded once they are longer together than ``bytes_max``."""
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > bytes_max:
-            raise LimitExceeded("bytes of the response", size, bytes_max, "response_bytes_max")
-        yield piece
-
-
-def chunked(pieces: Iterable[bytes], chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The same bytes in chunks of ``chunk_bytes`` or more; only the last one is shorter."""
-    waiting: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= chunk_bytes:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join(waiting)
-
-
-def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
-    for chunk in chunks:
-        yield packer.compress(chunk)
-    yield packer.flush()
-
-

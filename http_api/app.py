@@ -93,11 +93,13 @@ def make_app(
     meters = meters or Meters()
     functions()  # loading them would keep the first query, and all else meanwhile
     threads = ThreadPoolExecutor(THREADS, "render", initializer=count_arrays)
+    finders = ThreadPoolExecutor(THREADS, "find", initializer=count_arrays)
     queries = queries or Queries.of(settings)
 
     async def end_threads(app: web.Application) -> AsyncIterator[None]:
         yield
-        threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (threads, finders):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     middlewares = [errors_as_text, metering(meters), guarding(access, tokens or TokenCheck())]
     app = web.Application(middlewares=middlewares, client_max_size=settings.body_bytes_max)
@@ -107,7 +109,7 @@ def make_app(
     if cluster is not None:
         app.cleanup_ctx.append(cluster.running)
         app.on_response_prepare.append(name_failed)
-    find = Find(source, settings, cluster)
+    find = Find(source, settings, queries, finders, cluster)
     about = Functions()
     finding = partial(in_turn, queries.lanes.find, settings.query_timeout_s)
     render = Render(source, settings, threads, queries, cluster, meters)
@@ -143,9 +145,7 @@ def _add(
         app.router.add_route(method, path + "/", handler)
 
 
-def _add_tags(
-    app: web.Application, tags: Tags, finding: Callable[[Handler], Handler]
-) -> None:
+def _add_tags(app: web.Application, tags: Tags, finding: Callable[[Handler], Handler]) -> None:
     for path, handler, *methods in (
         ("/tags", tags.all, "GET"),
         ("/tags/findSeries", tags.find_series, "GET", "POST"),

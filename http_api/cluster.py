@@ -27,11 +27,12 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from http_api.peer_answers import BadAnswer, RemoteNode, read_find, read_render, read_texts
+from http_api.peer_answers import BadAnswer, read_find, read_render, read_texts
 from tgres_py import clock
 from tgres_py.errors import LimitExceeded
+from tgres_py.kernels import NodeTable
+from tgres_py.model import nodes as model
 from tgres_py.query.remote import Answers, RemoteKey, RemoteSeries, group
-from tgres_py.query.source import FindNode
 
 log = logging.getLogger("tgres.cluster")
 
@@ -46,6 +47,7 @@ _FAILED: Any = getattr(web, "RequestKey", lambda name, kind: name)("tgres.peers_
 _SPECIAL = re.compile(r"([()'\"|\\])")
 
 Pairs = list[tuple[str, str]]
+Nodes = model.NodeTable
 T = TypeVar("T")
 
 
@@ -87,10 +89,9 @@ class Peer:
 
 @dataclass(slots=True)
 class Found:
-    """What other nodes listed. ``failed``: names of those that didn't answer."""
+    """What each of the other nodes listed, in no order. ``failed``: names of those that didn't answer."""
 
-    nodes: dict[str, RemoteNode] = field(default_factory=dict)
-    branches: set[str] = field(default_factory=set)
+    nodes: list[Nodes] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
@@ -169,29 +170,21 @@ class Cluster:
     async def _find(self, query: str, times: Pairs) -> Found:
         pairs = [("local", "1"), ("format", "msgpack"), ("query", query), *times]
 
-        async def one(peer: Peer) -> list[RemoteNode]:
+        async def one(peer: Peer) -> NodeTable:
             body = await self._ask(peer, "metrics/find/", pairs)
             return await _read(body, lambda: read_find(body))
 
         answers, failed = await self._all(one)
-        found = Found(failed=failed)
-        for node in (node for answer in answers for node in answer):
-            if not node.is_leaf:
-                found.branches.add(node.path)
-                continue
-            known = found.nodes.setdefault(node.path, node)
-            known.since_s = min(known.since_s, node.since_s)
-        return found
+        return Found(answers, failed)
 
-    async def texts(self, path: str, pairs: Pairs) -> tuple[set[str], list[str]]:
-        """The texts that other nodes list under a path (names, tags, values), and who failed."""
+    async def texts(self, path: str, pairs: Pairs) -> tuple[list[Nodes], list[str]]:
+        """The texts that each of the other nodes lists under a path (names, tags, values), and who failed."""
 
-        async def one(peer: Peer) -> list[str]:
+        async def one(peer: Peer) -> Nodes:
             body = await self._ask(peer, path, [("local", "1"), *pairs])
             return await _read(body, lambda: read_texts(body))
 
-        answers, failed = await self._all(one)
-        return set().union(*answers), failed
+        return await self._all(one)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -217,7 +210,7 @@ class Cluster:
         failed = [peer.name for peer, answer in named if answer is None]
         return [answer for answer in answers if answer is not None], failed
 
-    async def _ask(self, peer: Peer, path: str, pairs: Pairs) -> bytes:
+    async def _ask(self, peer: Peer, path: str, pairs: Pairs) -> bytearray:
         """The body of an answer with status 200. PeerFailed; LimitExceeded: it is too long."""
         assert self._session is not None, "start() comes first"
         peer.requests += 1
@@ -239,7 +232,7 @@ class Cluster:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise PeerFailed(reason, rest=True) from None
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytearray:
         if response.status != 200:
             # what it doesn't like is the request: the next one may be answered
             refused = 400 <= response.status < 500
@@ -253,7 +246,7 @@ class Cluster:
                 raise LimitExceeded(
                     "bytes of a peer's answer", len(out), self.bytes_max, "response_bytes_max"
                 )
-        return bytes(out)
+        return out  # a copy of a long one would take some ten milliseconds
 
 
 def _peer(text: str) -> Peer:
@@ -281,22 +274,14 @@ def _target(key: RemoteKey) -> str:
     return key.expression if key.by_tags else _SPECIAL.sub(r"\\\1", key.expression)
 
 
-async def _read(body: bytes, read: Callable[[], T]) -> T:
+async def _read(body: bytearray, read: Callable[[], T]) -> T:
     return read() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(read)
 
 
-def with_found(nodes: Iterable[FindNode], found: Found) -> list[FindNode]:
+def with_found(nodes: Nodes, found: Found) -> Nodes:
     """Our nodes and those that other nodes have, each path once, in the order of their paths."""
-    if not found.nodes and not found.branches:
-        return list(nodes)
-    out = {node.path: node for node in nodes}
-    for path in found.nodes.keys() | found.branches:
-        known = out.get(path) or FindNode(path, path.rpartition(".")[2], False, False)
-        out[path] = known._replace(
-            is_leaf=known.is_leaf or path in found.nodes,
-            is_branch=known.is_branch or path in found.branches,
-        )
-    return [out[path] for path in sorted(out)]
+    others = [table for table in found.nodes if len(table)]
+    return NodeTable.together([nodes, *others]).by_path() if others else nodes
 
 
 def failed_of(request: web.Request) -> set[str]:

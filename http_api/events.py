@@ -56,7 +56,7 @@ class Events:
         await self.source.add_event(event)
         return reply(b"", "text/plain; charset=utf-8")
 
-    async def find(self, request: web.Request) -> web.Response:
+    async def find(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         most = self.settings.events_max
         bytes_max = self.settings.response_bytes_max
@@ -69,7 +69,7 @@ class Events:
         # when events were left out for their bytes, those that came are too many already
         return await reply_json(lambda: rows, params, request, len(rows), bytes_max)
 
-    async def one(self, request: web.Request) -> web.Response:
+    async def one(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         event = await self.source.get_event(int(request.match_info["id"]))
         if event is None:

@@ -25,7 +25,7 @@ _PIE = ("average", "maximum", "minimum")
 
 
 class Functions:
-    async def all(self, request: web.Request) -> web.Response:
+    async def all(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         group = params.get("group")
         described = {
@@ -40,7 +40,7 @@ class Functions:
             grouped.setdefault(function["group"], {})[name] = function
         return await _reply(grouped, params, request)
 
-    async def one(self, request: web.Request) -> web.Response:
+    async def one(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         name = request.match_info["name"]
         function = _described(params).get(name)
@@ -67,7 +67,7 @@ def _pie_function(name: str) -> dict[str, Any]:
     }
 
 
-async def _reply(value: Any, params: Params, request: web.Request) -> web.Response:
+async def _reply(value: Any, params: Params, request: web.Request) -> web.StreamResponse:
     return await reply_json(lambda: _spell_infinity(value), params, request)
 
 

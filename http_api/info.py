@@ -33,7 +33,7 @@ class Info:
     def __init__(self, source: SeriesSource) -> None:
         self.source = source
 
-    async def view(self, request: web.Request) -> web.Response:
+    async def view(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         name = _target(params)
         form = params.get("format") or "json"

@@ -43,20 +43,20 @@ def _file(name: str) -> web.Response:
     return reply(_BODIES[name], FILES[name], _POLICY)
 
 
-async def find_dashboards(request: web.Request) -> web.Response:
+async def find_dashboards(request: web.Request) -> web.StreamResponse:
     return await reply_json(lambda: {"dashboards": []}, await read_params(request), request)
 
 
-async def find_templates(request: web.Request) -> web.Response:
+async def find_templates(request: web.Request) -> web.StreamResponse:
     return await reply_json(lambda: {"templates": []}, await read_params(request), request)
 
 
-async def no_dashboard(request: web.Request) -> web.Response:
+async def no_dashboard(request: web.Request) -> web.StreamResponse:
     message = f"Dashboard '{request.match_info['name']}' does not exist. "
     return await reply_json(lambda: {"error": message}, await read_params(request), request)
 
 
-async def no_template(request: web.Request) -> web.Response:
+async def no_template(request: web.Request) -> web.StreamResponse:
     message = f"Template '{request.match_info['name']}' does not exist. "
     return await reply_json(lambda: {"error": message}, await read_params(request), request)
 

@@ -7,17 +7,18 @@ that answers nonsense is treated as one that doesn't answer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 import numpy as np
+import orjson
 
 from tgres_py.errors import LimitExceeded
 from tgres_py.functions.series import Grid, Matrix
+from tgres_py.kernels import NodeTable
+from tgres_py.model.nodes import AT_ONCE, NEVER, NO_ID, TreeNode
 from tgres_py.query.remote import RemoteKey, RemoteSeries
 
 TEXT_BYTES_MAX = 65_536
@@ -27,21 +28,15 @@ TIME_S_MAX = 1 << 40
 _NUMBERS = frozenset((float, int, type(None)))
 
 
+Body = bytes | bytearray
+
+
 class BadAnswer(Exception):
     """What a node sent isn't what was asked for."""
 
 
-@dataclass(slots=True)
-class RemoteNode:
-    """A node of another's tree of names. ``since_s``: where the points of a leaf begin."""
-
-    path: str
-    is_leaf: bool
-    since_s: int = 0
-
-
 def read_render(
-    body: bytes, asked: Mapping[str, RemoteKey], points_max: int
+    body: Body, asked: Mapping[str, RemoteKey], points_max: int
 ) -> dict[RemoteKey, list[RemoteSeries]]:
     """The series of each key. ``asked``: by pathExpression; when it is one only, all are its.
 
@@ -63,29 +58,36 @@ def read_render(
     return out
 
 
-def read_find(body: bytes) -> list[RemoteNode]:
-    out = []
-    for row in _rows(body, LIST_MAX):
-        path = _text(row.get("path", row.get("metric_path")))
-        is_leaf = row.get("is_leaf", row.get("isLeaf"))
-        if not isinstance(is_leaf, bool | int):
-            raise BadAnswer("is_leaf is neither true nor false")
-        out.append(RemoteNode(path, bool(is_leaf), _since(row.get("intervals"))))
-    return out
+def read_find(body: Body) -> NodeTable:
+    """The nodes, in the order of the answer; one that is branch and leaf is there twice."""
+    return NodeTable.of(map(_node, _rows(body, LIST_MAX)))
 
 
-def read_texts(body: bytes) -> list[str]:
-    """A JSON list of texts."""
+def _node(row: dict[str, Any]) -> TreeNode:
+    path = _text(row.get("path", row.get("metric_path")))
+    is_leaf = row.get("is_leaf", row.get("isLeaf"))
+    if not isinstance(is_leaf, bool | int):
+        raise BadAnswer("is_leaf is neither true nor false")
+    since_s = _since(row.get("intervals")) if is_leaf else NEVER
+    return TreeNode(path, path.rpartition(".")[2], bool(is_leaf), not is_leaf, NO_ID, since_s)
+
+
+def read_texts(body: Body) -> NodeTable:
+    """A JSON list of texts, in no order."""
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
         raise BadAnswer(f"no JSON: {error}") from None
     if not isinstance(found, list) or len(found) > LIST_MAX:
         raise BadAnswer("no list")
-    return [_text(one) for one in found]
+    parts = []
+    while found:  # and is given back in parts: a million texts at once would take long, too
+        parts.append(NodeTable.of_texts(map(_text, found[-AT_ONCE:])))
+        del found[-AT_ONCE:]
+    return NodeTable.together(parts)
 
 
-def _rows(body: bytes, array_max: int) -> Any:
+def _rows(body: Body, array_max: int) -> Any:
     """The maps of a msgpack list, one by one."""
     reader = msgpack.Unpacker(
         raw=False,

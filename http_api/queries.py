@@ -17,6 +17,7 @@ from aiohttp import web
 
 from http_api.admission import Admission
 from http_api.room import Room
+from http_api.stream import LIMIT
 from http_api.workers.pool import Workers, room_bytes, worker_count
 from tgres_py.errors import LimitExceeded, Overloaded
 
@@ -124,11 +125,17 @@ class TimeLimit:
             yield
 
 
+def limit_of(request: web.Request) -> TimeLimit:
+    """Of a request that came through ``in_turn``."""
+    limit: TimeLimit = request[LIMIT]
+    return limit
+
+
 def in_turn(lane: Admission, timeout_s: float, handler: Handler) -> Handler:
     """A view whose requests wait for their turn, and have a time."""
 
     async def view(request: web.Request) -> web.StreamResponse:
-        limit = TimeLimit(timeout_s)
+        limit = request[LIMIT] = TimeLimit(timeout_s)
         async with limit.running(), limit.turn(lane, "query_concurrent_max"):
             return await handler(request)
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from email.utils import formatdate
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
 
-from http_api import gently
+from http_api import chunks, gently, stream
+from http_api.chunks import Made, limited
 from http_api.encoding import gzip_worthwhile
 from http_api.meters import CLIENT_GONE
 from tgres_py import clock
@@ -179,21 +184,52 @@ async def reply_json(
     params: Params,
     request: web.Request,
     entries: int = 0,
-    bytes_max: int | None = None,
-) -> web.Response:
+    bytes_max: int = sys.maxsize,
+    at_most: float = math.inf,
+    threads: Executor | None = None,
+) -> web.StreamResponse:
     """JSON of ``make()`` (see gently.dump), wrapped for ``jsonp``, indented for ``pretty``, compressed when asked.
 
-    ``entries``: how many things it lists; many are written in a worker thread. LimitExceeded:
-    longer than ``bytes_max``.
+    ``entries``: how many things it lists; many are written by ``threads``, None = any. LimitExceeded: longer than ``bytes_max``;
+    where it can't be, since it has so many bytes ``at_most``, it is sent while it is made.
     """
     callback = check_jsonp(params)
 
-    def write() -> tuple[bytes, dict[str, str]]:
-        body = gently.joined(gently.dump(make(), bool(params.get("pretty"))), bytes_max)
-        return compress_for(request, callback.encode() + b"(" + body + b")" if callback else body)
+    def write() -> Iterator[bytes]:
+        body = limited(gently.dump(make(), bool(params.get("pretty"))), bytes_max)
+        return chain((callback.encode() + b"(",), body, (b")",)) if callback else body
 
-    body, headers = write() if entries <= INLINE_ENTRIES_MAX else await asyncio.to_thread(write)
-    return reply(body, "text/javascript" if callback else "application/json", headers)
+    content_type = "text/javascript" if callback else "application/json"
+    return await reply_pieces(write, request, content_type, entries, at_most > bytes_max, threads)
+
+
+async def reply_pieces(
+    write: Callable[[], Iterator[bytes]],
+    request: web.Request,
+    content_type: str,
+    entries: int,
+    collect: bool,
+    threads: Executor | None = None,
+) -> web.StreamResponse:
+    """The pieces that ``write()`` gives, compressed when asked. ``collect``: all of them come before the first is sent, since there may
+    be an error in between.
+    """
+    gzip = accepts_gzip(request)
+    loop = asyncio.get_running_loop()
+
+    def begin() -> Made:
+        pieces = write()
+        return chunks.begin(iter(list(chunks.chunked(pieces))) if collect else pieces, gzip)
+
+    async def next_chunk() -> bytes | None:
+        return await loop.run_in_executor(threads, next, made.chunks, None)
+
+    is_short = entries <= INLINE_ENTRIES_MAX
+    made = begin() if is_short else await loop.run_in_executor(threads, begin)
+    headers = encoded_headers(made.is_gzipped)
+    if made.is_whole:
+        return reply(b"".join(made.chunks), content_type, headers)
+    return await stream.send(request, headers_of(content_type, headers), next_chunk)
 
 
 def reply_error(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -18,9 +19,14 @@ from tgres_py.errors import TgresError
 
 log = logging.getLogger(__name__)
 
-WRITE_TIMEOUT_S = 10.0  # of one chunk: who doesn't read keeps a turn, and maybe a process, from others
+WRITE_TIMEOUT_S = (
+    10.0  # of one chunk: who doesn't read keeps a turn, and maybe a process, from others
+)
 BYTES_S_MIN = 256 << 10  # in the long run
 SLOW_S = 60.0
+
+# the time of a request, which ends when sending begins; aiohttp before 3.14 knows texts only
+LIMIT: Any = getattr(web, "RequestKey", lambda name, kind: name)("tgres.time_limit", object)
 
 
 async def send(
@@ -29,6 +35,8 @@ async def send(
     next_chunk: Callable[[], Awaitable[bytes | bytearray | None]],
 ) -> web.StreamResponse:
     """Sends a body of unknown length, as long as ``next_chunk`` gives any."""
+    if (limit := request.get(LIMIT)) is not None:
+        limit.sending()
     response = web.StreamResponse(headers=dict(headers))
     await response.prepare(request)
     if request.method == "HEAD":
@@ -43,7 +51,9 @@ async def send(
                 sent += len(chunk)
         await response.write_eof()
     except (TgresError, TimeoutError) as error:
-        log.warning("%s: the answer is cut: %s", request.path, error or "the client reads too slowly")
+        log.warning(
+            "%s: the answer is cut: %s", request.path, error or "the client reads too slowly"
+        )
         if request.transport is not None:
             request.transport.abort()
     return response

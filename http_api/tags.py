@@ -62,7 +62,7 @@ class Tags:
         self.settings = settings
         self.cluster = cluster
 
-    async def all(self, request: web.Request) -> web.Response:
+    async def all(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         limit = _list_limit(params)
         index = self.source.tags()
@@ -70,7 +70,7 @@ class Tags:
         rows = [{"id": number, "tag": tag} for number, tag in found[:limit]]
         return await self._reply(rows, params, request)
 
-    async def one(self, request: web.Request) -> web.Response:
+    async def one(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         limit = _list_limit(params)
         tag = request.match_info["tag"]
@@ -82,7 +82,7 @@ class Tags:
         values = [{"id": id_, "value": value, "count": n} for value, id_, n in found[:limit]]
         return await self._reply({"id": number, "tag": tag, "values": values}, params, request)
 
-    async def find_series(self, request: web.Request) -> web.Response:
+    async def find_series(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         expressions = _repeated(params, "expr")
         if not expressions:
@@ -96,7 +96,7 @@ class Tags:
         asked = [("expr", text) for text in expressions]
         return await self._reply_joined(found, "tags/findSeries", asked, None, params, request)
 
-    async def complete_tags(self, request: web.Request) -> web.Response:
+    async def complete_tags(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         expressions, prefix = _repeated(params, "expr"), params.get("tagPrefix") or ""
         limit = _complete_limit(params, bool(expressions))
@@ -113,7 +113,7 @@ class Tags:
         path = "tags/autoComplete/tags"
         return await self._reply_joined(found, path, asked, limit, params, request)
 
-    async def complete_values(self, request: web.Request) -> web.Response:
+    async def complete_values(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         expressions, prefix = _repeated(params, "expr"), params.get("valuePrefix") or ""
         tag = params.get("tag")
@@ -140,7 +140,7 @@ class Tags:
         limit: int | None,
         params: Params,
         request: web.Request,
-    ) -> web.Response:
+    ) -> web.StreamResponse:
         """What we have and what other nodes have, sorted when they have something; ``limit``: as of
         a slice.
         """
@@ -149,22 +149,23 @@ class Tags:
             most = limit if limit is not None and limit > 0 else ELSEWHERE_MAX
             others, failed = await self.cluster.texts(path, [*asked, ("limit", str(most))])
             failed_of(request).update(failed)
-            found = sorted(others.union(found)) if others else found
+            texts = {text for table in others for text in table.each_path()}
+            found = sorted(texts.union(found)) if texts else found
         return await self._reply(found[:limit], params, request)
 
-    async def tag_series(self, request: web.Request) -> web.Response:
+    async def tag_series(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         path = params.get("path")
         if not path:
             raise BadRequest("no path specified")
         return await self._reply((await self.source.tag_series([path]))[0], params, request)
 
-    async def tag_many(self, request: web.Request) -> web.Response:
+    async def tag_many(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         paths = self._paths(params, "no paths specified")
         return await self._reply(await self.source.tag_series(paths), params, request)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
         await self.source.untag_series(self._paths(params, "no path specified"))
         return await self._reply(True, params, request)
@@ -178,7 +179,7 @@ class Tags:
             raise LimitExceeded("paths", len(paths), most, "tag_paths_max")
         return paths
 
-    async def _reply(self, value: Any, params: Params, request: web.Request) -> web.Response:
+    async def _reply(self, value: Any, params: Params, request: web.Request) -> web.StreamResponse:
         entries = len(value) if isinstance(value, list) else 1
         return await reply_json(
             lambda: value, params, request, entries, self.settings.response_bytes_max

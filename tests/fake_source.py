@@ -14,10 +14,10 @@ from tgres_py.model.consolidation import rollup
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.ident import canonical
 from tgres_py.model.nametree import NameTree
+from tgres_py.model.nodes import NodeTable
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import Archive, BundleSpec, Cf
 from tgres_py.model.tagindex import TagIndex
-from tgres_py.query.source import FindNode
 from tgres_py.storage.memory import MemoryStore
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 365 * 86_400}
@@ -74,7 +74,7 @@ class FakeSource:
     def expand(self, pattern: str, limit: int | None = None) -> Ids:
         return self.tree.expand(pattern, limit, "query_series_max")
 
-    def find(self, pattern: str) -> list[FindNode]:
+    def find(self, pattern: str) -> NodeTable:
         return self.tree.find(pattern)
 
     def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:

@@ -6,10 +6,12 @@ import json
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from http_api import gently
 from http_api.app import make_app
 from http_api.encoding import dump_json
 from http_api.functions import _spell_infinity
@@ -190,3 +192,25 @@ async def test_functions_of_pies(client: Client) -> None:
 def test_infinity_is_spelled_as_a_number() -> None:
     encoded = dump_json(_spell_infinity({"default": float("inf"), "x": ["1e9999", 1.0]}))
     assert encoded == b'{"default":1e9999,"x":["1e9999",1.0]}'
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+def test_json_in_pieces_is_that_of_the_whole(pretty: bool) -> None:
+    rows = [{"a": number, "b": ["x\n", {}]} for number in range(3)]
+
+    def values() -> list[tuple[Any, Any]]:
+        """What is given, and what it stands for."""
+        return [
+            (iter(rows), rows),
+            (rows, rows),
+            (iter(()), []),
+            ({"m": iter(rows)}, {"m": rows}),
+            ({"m": {"a": iter(rows), "b": iter(()), "c": 1}}, {"m": {"a": rows, "b": [], "c": 1}}),
+            ({"m": {}}, {"m": {}}),
+            ({"m": {"a": rows}, "n": iter("ab")}, {"m": {"a": rows}, "n": ["a", "b"]}),
+        ]
+
+    for at_once in (1, 2, 10_000):
+        with patch.object(gently, "AT_ONCE", at_once):
+            for given, meant in values():
+                assert b"".join(gently.dump(given, pretty)) == dump_json(meant, pretty)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from http_api import answer
+from http_api import answer, chunks
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.formats.json import encode
 from http_api.queries import Queries
@@ -311,7 +311,7 @@ async def test_what_takes_long_is_done_elsewhere(
 ) -> None:
     threads = []
 
-    def make(*args: Any) -> answer.Made:
+    def make(*args: Any) -> chunks.Made:
         threads.append(threading.current_thread())
         return real_make(*args)
 
@@ -334,7 +334,9 @@ async def test_what_takes_long_is_done_elsewhere(
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", "%00", "x" * 5000])
 async def test_unknown_zones_are_utc(client: Client, zone: str) -> None:
-    response = await client.get(f"/render?target=a.one&from=today&now={NOW_S}&format=json&tz={zone}")
+    response = await client.get(
+        f"/render?target=a.one&from=today&now={NOW_S}&format=json&tz={zone}"
+    )
     [series] = await response.json()
     assert series["datapoints"][0][1] % 86_400 == 60  # the first minute after midnight
 

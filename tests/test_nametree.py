@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tgres_py.errors import LimitExceeded
 from tgres_py.model import nametree
 from tgres_py.model.glob import PATTERN_CHARS_MAX
-from tgres_py.model.nametree import NO_ID, TreeNode
+from tgres_py.model.nodes import NO_ID, TreeNode
 
 try:
     from tgres_py.kernels import _tree
@@ -45,18 +45,20 @@ def tree_of(make, names, first_id=0):
 
 
 def paths(tree, pattern):
-    return [node.path for node in tree.find(pattern)]
+    return [node.path for node in tree.find(pattern).rows()]
 
 
 @each_tree
 def test_find_tells_leaves_from_branches(make):
     tree = tree_of(make, NAMES, 10)
-    assert tree.find("servers.web1.*") == [TreeNode("servers.web1.cpu", "cpu", True, True, 12)]
-    assert tree.find("*") == [
+    assert tree.find("servers.web1.*").rows() == [
+        TreeNode("servers.web1.cpu", "cpu", True, True, 12)
+    ]
+    assert tree.find("*").rows() == [
         TreeNode("load", "load", True, False, 16),
         TreeNode("servers", "servers", False, True, NO_ID),
     ]
-    assert tree.find("servers.web1.cpu.*") == [
+    assert tree.find("servers.web1.cpu.*").rows() == [
         TreeNode("servers.web1.cpu.system", "system", True, False, 11),
         TreeNode("servers.web1.cpu.user", "user", True, False, 10),
     ]
@@ -104,7 +106,7 @@ def test_patterns(make, pattern, expected):
 def test_tagged_names_are_leaves_by_exact_name(make):
     tree = tree_of(make, NAMES)
     name = NAMES[-1]
-    assert tree.find(name) == [TreeNode(name, name, True, False, 7)]
+    assert tree.find(name).rows() == [TreeNode(name, name, True, False, 7)]
     assert tree.expand(name).tolist() == [7]
     assert tree.expand("disk.used;x=1").tolist() == []
     assert tree.get(name) == 7
@@ -127,7 +129,7 @@ def test_remove_prunes_empty_branches(make):
     assert tree.remove("servers.web2.cpu.user") == 3
     assert paths(tree, "servers.web2") == []
     assert tree.remove("servers.web1.cpu") == 2
-    assert tree.find("servers.web1.cpu") == [
+    assert tree.find("servers.web1.cpu").rows() == [
         TreeNode("servers.web1.cpu", "cpu", False, True, NO_ID)
     ]
     for unknown in ("servers.web2.cpu.user", "servers", "servers.web1.cpu.", "x.y", ""):
@@ -135,7 +137,7 @@ def test_remove_prunes_empty_branches(make):
     for name in NAMES:
         tree.remove(name)
     assert len(tree) == 0
-    assert tree.find("**") == []
+    assert tree.find("**").rows() == []
     tree.add_many(["servers.a"], 5)
     assert tree.expand("**").tolist() == [5]
 
@@ -144,7 +146,7 @@ def test_remove_prunes_empty_branches(make):
 def test_remove_turns_a_branch_back_into_a_leaf(make):
     tree = tree_of(make, ["a.b", "a.b.c"])
     assert tree.remove("a.b.c") == 1
-    assert tree.find("a.*") == [TreeNode("a.b", "b", True, False, 0)]
+    assert tree.find("a.*").rows() == [TreeNode("a.b", "b", True, False, 0)]
     if make is nametree.NameTree:
         assert tree._root == {"a": ("b", 0)}
 
@@ -216,7 +218,7 @@ def test_equals_a_slow_model(make, changes, patterns):
             TreeNode(p, p.split(".")[-1], p in model, p in branches, model.get(p, NO_ID))
             for p in hits
         ]
-        assert tree.find(".".join(elements)) == expected
+        assert tree.find(".".join(elements)).rows() == expected
         ids = [model[p] for p in hits if p in model]
         assert tree.expand(".".join(elements)).tolist() == ids
 

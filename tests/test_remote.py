@@ -17,6 +17,7 @@ from http_api.peer_answers import BadAnswer, read_find, read_render, read_texts
 from tests.fake_source import FakeSource
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.series import Grid, Label, SeriesBlock
+from tgres_py.model.nodes import NEVER
 from tgres_py.query.evaluate import evaluate, fetch_all, plan_with
 from tgres_py.query.limits import DefaultLimits
 from tgres_py.query.plan import RenderRequest
@@ -311,8 +312,8 @@ def test_nodes() -> None:
         {"path": "a.b", "isLeaf": 1, "intervals": [[50.5, 90], [20, 30]]},
         {"metric_path": "c", "is_leaf": True, "intervals": [[-math.inf, math.inf]]},
     )
-    assert [(n.path, n.is_leaf, n.since_s) for n in read_find(body)] == [
-        ("a", False, 0),
+    assert [(n.path, n.is_leaf, n.since_s) for n in read_find(body).rows()] == [
+        ("a", False, NEVER),
         ("a.b", True, 20),
         ("c", True, 0),
     ]
@@ -323,7 +324,7 @@ def test_nodes() -> None:
 
 
 def test_texts() -> None:
-    assert read_texts(b'["a","b"]') == ["a", "b"]
+    assert list(read_texts(b'["a","b"]').each_path()) == ["a", "b"]
     for bad in (b"{}", b"[1]", b"[", b'["a\\nb"]', b"[" * 100_000):
         with pytest.raises(BadAnswer):
             read_texts(bad)

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from http_api.formats.packed_floats import pack_floats
@@ -67,11 +68,10 @@ def _write(data: Any, out: list[bytes]) -> None:
         raise TypeError(f"{type(data).__name__} isn't written as msgpack")
 
 
-def dump_list(items: Iterable[Any]) -> Iterator[bytes]:
-    """The pieces of a list. The number of its items comes first, so that the items' pieces are all made before."""
-    pieces = [dumps(item) for item in items]
-    yield array_head(len(pieces))
-    yield from pieces
+def dump_list(items: Iterable[Any], count: int) -> Iterator[bytes]:
+    """The pieces of a list of ``count`` items, one for each item; of all types but arrays, as ``dumps`` writes them."""
+    yield array_head(count)
+    yield from map(msgpack.Packer(unicode_errors="replace").pack, items)
 
 
 def array_head(length: int) -> bytes:

@@ -37,8 +37,8 @@ def dumps(data: Any) -> bytes:
     return b"".join(out)
 
 
-def dump_list(items: Iterable[Any]) -> Iterator[bytes]:
-    """The pieces of a pickled list, one for each item."""
+def dump_list(items: Iterable[Any], count: int | None = None) -> Iterator[bytes]:
+    """The pieces of a pickled list, one for each item. ``count``: of the items; nobody needs to know."""
     yield _PROTO_2 + _EMPTY_LIST + _MARK
     for item in items:
         out: list[bytes] = []

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from http_api import answer, pictures
+from http_api import answer, chunks, pictures
 from http_api.workers import job
 from http_api.workers.wire import HEAD, Kind, MappedFile, frame, pack, unpack
 from tgres_py.errors import MemoryExceeded, TgresError
@@ -114,11 +114,11 @@ class Worker:
             pack([made.is_whole, made.is_gzipped, task.watch.laps]),
         )
         for chunk in made.chunks:
-            for first in range(0, len(chunk), answer.CHUNK_BYTES):
-                self.send(Kind.CHUNK, chunk[first : first + answer.CHUNK_BYTES])
+            for first in range(0, len(chunk), chunks.CHUNK_BYTES):
+                self.send(Kind.CHUNK, chunk[first : first + chunks.CHUNK_BYTES])
         self.send(Kind.END)
 
-    def in_rounds(self, query: Query, plan: Plan, task: answer.Task) -> answer.Made:
+    def in_rounds(self, query: Query, plan: Plan, task: answer.Task) -> chunks.Made:
         for _ in range(ROUNDS_MAX):
             try:
                 return answer.make(plan, query.fetched, task)

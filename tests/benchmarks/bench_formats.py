@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from http_api import pictures, stream
+from http_api import chunks, pictures
 from http_api.formats import FORMATS
 from http_api.formats.look import Look, Writer
 from tgres_py.functions.series import Grid, Label, SeriesBlock
@@ -37,7 +37,7 @@ def works_of(blocks: list[SeriesBlock]) -> dict[str, Callable[[], int]]:
         name: partial(written, form.write, blocks) for name, form in FORMATS.items()
     }
     json = FORMATS["json"].write
-    out["json gzip"] = lambda: sum(map(len, stream.gzipped(stream.chunked(json(blocks, Look())))))
+    out["json gzip"] = lambda: sum(map(len, chunks.gzipped(chunks.chunked(json(blocks, Look())))))
     if len(blocks[0]) <= 100:
         out["png"] = lambda: len(pictures.draw("png", {"width": "800"}, blocks, UTC))
     return out

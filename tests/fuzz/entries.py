@@ -161,7 +161,7 @@ def peer_find(data: bytes) -> None:
     except BadAnswer as error:
         assert str(error)
         return
-    assert all(node.path and node.since_s >= 0 for node in found)
+    assert all(node.path and node.since_s >= 0 for node in found.rows())
 
 
 def peer_texts(data: bytes) -> None:
@@ -170,7 +170,7 @@ def peer_texts(data: bytes) -> None:
     except BadAnswer as error:
         assert str(error)
         return
-    assert all(isinstance(text, str) and text.isprintable() for text in found)
+    assert all(isinstance(text, str) and text.isprintable() for text in found.each_path())
 
 
 def http_body(data: bytes) -> None:

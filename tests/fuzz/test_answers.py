@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from http_api import answer, render, stream
+from http_api import chunks, render, stream
 from http_api.app import make_app
 from http_api.formats import FORMATS
 from tests.fake_source import FakeSource, archives, of_values
@@ -178,9 +178,9 @@ def rows_of(text: str) -> list[tuple[str, int, float | None]]:
 
 def in_small_chunks() -> Any:
     """A context in which answers of more than CHUNK_BYTES are sent in pieces."""
-    chunked = answer.chunked
+    chunked = chunks.chunked
     return patch.multiple(
-        answer, CHUNK_BYTES=CHUNK_BYTES, chunked=lambda pieces: chunked(pieces, CHUNK_BYTES)
+        chunks, CHUNK_BYTES=CHUNK_BYTES, chunked=lambda pieces: chunked(pieces, CHUNK_BYTES)
     )
 
 

@@ -43,8 +43,9 @@ class Seen:
 class Health:
     """``with Health(port) as health: …``, then ``health.seen``; ``check`` holds it against the promise."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, quiet: bool = False) -> None:
         self._port = port
+        self._quiet = quiet
         self.seen = Seen(0, 0, 0.0, 0.0, 0.0)
 
     def __enter__(self) -> Health:
@@ -64,7 +65,8 @@ class Health:
     ) -> None:
         out, _ = self._process.communicate(timeout=2 * GIVE_UP_S)
         self.seen = Seen(**json.loads(out))
-        print(self.seen)
+        if not self._quiet:
+            print(self.seen)
 
     def check(self) -> None:
         """Every question was answered, within a second."""

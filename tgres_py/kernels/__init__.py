@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from tgres_py.kernels.names_py import NameTable
     from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
     from tgres_py.model.nametree import NameTree
+    from tgres_py.model.nodes import NodeTable
 else:
     if not os.environ.get("TGRES_PURE"):
         try:
             from tgres_py.kernels._copy import series_rows
             from tgres_py.kernels._names import Budget, NameTable
             from tgres_py.kernels._ring import FLOOR_NONE, RingStore
-            from tgres_py.kernels._tree import NameTree
+            from tgres_py.kernels._tree import NameTree, NodeTable
 
             NATIVE = True
         except ImportError:
@@ -33,5 +34,15 @@ else:
         from tgres_py.kernels.names_py import NameTable
         from tgres_py.kernels.ring_py import FLOOR_NONE, RingStore
         from tgres_py.model.nametree import NameTree
+        from tgres_py.model.nodes import NodeTable
 
-__all__ = ["FLOOR_NONE", "NATIVE", "Budget", "NameTable", "NameTree", "RingStore", "series_rows"]
+__all__ = [
+    "FLOOR_NONE",
+    "NATIVE",
+    "Budget",
+    "NameTable",
+    "NameTree",
+    "NodeTable",
+    "RingStore",
+    "series_rows",
+]

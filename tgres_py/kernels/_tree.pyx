@@ -12,9 +12,10 @@ so what a reader holds while others work stays good, and paths are made and sort
 (The memory of removed names comes back at a restart, as that of the name table does.)
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memchr, memcmp, memcpy
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from tgres_py.kernels._hash cimport hash_bytes
@@ -25,7 +26,8 @@ import numpy as np
 
 from tgres_py.errors import LimitExceeded
 from tgres_py.model.glob import GLOBSTAR, compile_element, has_magic, split_pattern
-from tgres_py.model.nametree import NO_ID, TreeNode
+from tgres_py.model import nodes
+from tgres_py.model.nodes import NO_ID, TreeNode
 
 cdef enum:
     BLOCK_BITS = 16
@@ -42,6 +44,8 @@ cdef enum:
     ROOT = 0
     TAGGED = 1
     NONE = -1
+    LEAF = 1
+    BRANCH = 2
 
 cdef struct Node:
     int32_t parent
@@ -56,7 +60,7 @@ cdef struct Path:
     const char* text
     uint32_t length
     uint32_t shared
-    int32_t node
+    int32_t place           # node, or row of a table
     int32_t id
 
 
@@ -69,7 +73,9 @@ cdef int compare_paths(const void* left, const void* right) noexcept nogil:
     cdef int order = memcmp(
         a.text + a.shared, b.text + b.shared, min(a.length, b.length) - a.shared
     )
-    return order if order else <int>(a.length > b.length) - <int>(a.length < b.length)
+    if order == 0:
+        order = <int>(a.length > b.length) - <int>(a.length < b.length)
+    return order if order else <int>(a.place > b.place) - <int>(a.place < b.place)
 
 
 cdef void sort_paths(Path* paths, Py_ssize_t n) noexcept nogil:
@@ -116,10 +122,10 @@ cdef class Nodes:
 
 
 cdef class Paths:
-    """Paths of nodes, and the buffer that holds them."""
+    """Paths of nodes or rows, and the buffer that holds them."""
 
     cdef Path* at
-    cdef char* text
+    cdef bytes text
     cdef Py_ssize_t n
 
     def __cinit__(self, Py_ssize_t room):
@@ -129,7 +135,53 @@ cdef class Paths:
 
     def __dealloc__(self):
         free(self.at)
-        free(self.text)
+
+
+class NodeTable(nodes.NodeTable):
+    """Sorts without the GIL, and makes texts without slices of bytes."""
+
+    __slots__ = ()
+
+    def _sorted(self, const int64_t[::1] starts, const int32_t[::1] lengths):
+        cdef bytes text = self.text
+        cdef const char* p = text
+        cdef Py_ssize_t i, n = starts.shape[0]
+        cdef int order_
+        with nogil:
+            for i in range(1, n):
+                order_ = memcmp(p + starts[i - 1], p + starts[i], min(lengths[i - 1], lengths[i]))
+                if order_ > 0 or (order_ == 0 and lengths[i - 1] >= lengths[i]):
+                    break
+            else:
+                i = n
+        if i >= n:
+            return None
+        cdef Paths paths = Paths(n)
+        order, same = np.empty(n, np.int64), np.zeros(n, np.uint8)
+        cdef int64_t[::1] place = order
+        cdef uint8_t[::1] is_same = same
+        with nogil:
+            for i in range(n):
+                paths.at[i].text = p + starts[i]
+                paths.at[i].length = lengths[i]
+                paths.at[i].place = <int32_t>i
+            sort_paths(paths.at, n)
+            for i in range(n):
+                place[i] = paths.at[i].place
+                is_same[i] = i > 0 and (
+                    paths.at[i].key == paths.at[i - 1].key
+                    and paths.at[i].length == paths.at[i - 1].length
+                    and memcmp(paths.at[i].text, paths.at[i - 1].text, paths.at[i].length) == 0
+                )
+        return order, same.view(np.bool_)
+
+    def _texts(self, const int64_t[:] starts, const int32_t[:] lengths):
+        cdef bytes text = self.text
+        cdef const char* p = text
+        cdef Py_ssize_t i
+        return [
+            PyUnicode_DecodeUTF8(p + starts[i], lengths[i], "replace") for i in range(starts.shape[0])
+        ]
 
 
 cdef class NameTree:
@@ -408,33 +460,39 @@ cdef class NameTree:
     # -- patterns ----------------------------------------------------------------------------
 
     def find(self, pattern):
-        """The nodes that match a path pattern (model.glob), sorted by path (code points).
+        """The nodes that match a path pattern (model.glob), sorted by path (code points): a NodeTable.
 
         LimitExceeded, BadRequest: the pattern is too large.
         """
         if ";" in pattern:
             id = self.get(pattern)
-            return [] if id == NO_ID else [TreeNode(pattern, pattern, True, False, id)]
+            return NodeTable.of([] if id == NO_ID else [TreeNode(pattern, pattern, True, False, id)])
         cdef Paths paths = self.select(self.match(pattern), False)
         self.spell(paths)
-        cdef Py_ssize_t i
-        cdef Path* path
+        cdef Py_ssize_t i, n = 0
+        cdef const char* base = paths.text
+        starts, lengths = np.empty(paths.n, np.int64), np.empty(paths.n, np.int32)
+        names, ids = np.empty(paths.n, np.int32), np.empty(paths.n, np.int32)
+        kinds = np.empty(paths.n, np.uint8)
+        cdef int64_t[::1] start = starts
+        cdef int32_t[::1] length = lengths, name = names, id_ = ids
+        cdef uint8_t[::1] kind = kinds
         cdef Node* node
-        found = []
-        make = tuple.__new__  # a third of what TreeNode() takes
+        cdef uint16_t element
         for i in range(paths.n):
-            path = &paths.at[i]
-            node = self.node(path.node)
+            node = self.node(paths.at[i].place)
             if node.id != NONE or node.living:
-                values = (
-                    PyUnicode_DecodeUTF8(path.text, path.length, "replace"),
-                    self.element(path.node),
-                    node.id != NONE,
-                    node.living > 0,
-                    node.id,
-                )
-                found.append(make(TreeNode, values))
-        return found
+                self.text(paths.at[i].place, &element)
+                start[n] = paths.at[i].text - base
+                length[n] = paths.at[i].length
+                name[n] = element
+                id_[n] = node.id
+                kind[n] = (LEAF if node.id != NONE else 0) | (BRANCH if node.living else 0)
+                n += 1
+            if i % BREATH == BREATH - 1:
+                breathe()
+        since_s = np.full(n, nodes.NEVER, np.int64)
+        return NodeTable(paths.text, starts[:n], lengths[:n], names[:n], ids[:n], kinds[:n], since_s)
 
     def expand(self, pattern, limit=None, setting="series_max"):
         """Ids of the series whose names match a path pattern, sorted by name: int32 (n,).
@@ -597,28 +655,29 @@ cdef class NameTree:
         for i in range(nodes.n):
             node = self.node(nodes.at[i])
             if node.id != NONE or (node.living and not leaves):
-                paths.at[paths.n].node = nodes.at[i]
+                paths.at[paths.n].place = nodes.at[i]
                 paths.at[paths.n].id = node.id
                 paths.n += 1
+            if i % BREATH == BREATH - 1:
+                breathe()
         return paths
 
     cdef int spell(self, Paths paths) except -1:
         """Writes the paths' texts and sorts them."""
         cdef Py_ssize_t i, total = 0
+        cdef char* text
         with nogil:
             for i in range(paths.n):
-                paths.at[i].length = self.path_length(paths.at[i].node)
+                paths.at[i].length = self.path_length(paths.at[i].place)
                 total += paths.at[i].length
-            paths.text = <char*>malloc(total + 1)
-            if paths.text != NULL:
-                total = 0
-                for i in range(paths.n):
-                    self.write_path(paths.at[i].node, paths.text + total + paths.at[i].length)
-                    paths.at[i].text = paths.text + total
-                    total += paths.at[i].length
-                sort_paths(paths.at, paths.n)
-        if paths.text == NULL:
-            raise MemoryError
+        paths.text = PyBytes_FromStringAndSize(NULL, total)
+        text = paths.text
+        with nogil:
+            for i in range(paths.n):
+                self.write_path(paths.at[i].place, text + paths.at[i].length)
+                paths.at[i].text = text
+                text += paths.at[i].length
+            sort_paths(paths.at, paths.n)
         return 0
 
     cdef uint32_t path_length(self, int32_t k) noexcept nogil:

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import LimitExceeded
 from tgres_py.model.glob import GLOBSTAR, compile_element, has_magic, split_pattern
+from tgres_py.model.nodes import NO_ID, NodeTable, TreeNode
 
 Branch: TypeAlias = "dict[str, Node] | tuple[str, Node]"
 Node: TypeAlias = "int | Branch"
@@ -32,20 +33,6 @@ _OWN_ID = ""
 _CACHED_BRANCHES_MAX = 10_000
 # measured: a place in a dict and a number; such a place and an element's text besides its characters; a pair; what a dict is more
 _NAME_BYTES, _ELEMENT_BYTES, _PAIR_BYTES, _DICT_BYTES = 70, 50, 72, 160
-NO_ID = -1
-
-
-class TreeNode(NamedTuple):
-    """``path``: whole name up to here; ``name``: its last element; ``id``: of the leaf, else -1.
-
-    A node can be leaf and branch at once.
-    """
-
-    path: str
-    name: str
-    is_leaf: bool
-    is_branch: bool
-    id: int = -1
 
 
 class NameTree:
@@ -129,17 +116,19 @@ class NameTree:
             node = _child(node, element)
         return _leaf_id(node)
 
-    def find(self, pattern: str) -> list[TreeNode]:
+    def find(self, pattern: str) -> NodeTable:
         """The nodes that match a path pattern (model.glob), sorted by path (code points).
 
         LimitExceeded, BadRequest: the pattern is too large.
         """
         if ";" in pattern:
             id_ = self.get(pattern)
-            return [] if id_ == NO_ID else [TreeNode(pattern, pattern, True, False, id_)]
+            return NodeTable.of(
+                [] if id_ == NO_ID else [TreeNode(pattern, pattern, True, False, id_)]
+            )
         matches = self._match(pattern)
         matches.sort(key=_path_of)
-        return [_tree_node(path, node) for path, node in matches]
+        return NodeTable.of(_tree_node(path, node) for path, node in matches)
 
     def expand(
         self, pattern: str, limit: int | None = None, setting: str = "series_max"

@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from tgres_py.model.event import Event, EventQuery
 from tgres_py.model.glob import has_magic
-from tgres_py.model.nametree import TreeNode
+from tgres_py.model.nodes import NodeTable
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
-
-# one node of the tree of names; it can be leaf and branch at once
-FindNode = TreeNode
 
 
 class SeriesSource(Protocol):
@@ -33,7 +30,7 @@ class SeriesSource(Protocol):
         LimitExceeded when there are more than ``limit``.
         """
 
-    def find(self, pattern: str) -> list[FindNode]:
+    def find(self, pattern: str) -> NodeTable:
         """Nodes (branches and leaves) that match a glob, in the order of their paths."""
 
     def by_tags(self, expressions: Sequence[str], limit: int | None = None) -> Ids:

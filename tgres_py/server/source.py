@@ -15,10 +15,10 @@ from tgres_py.ingest.flusher import Flusher
 from tgres_py.ingest.reader import Floats, Reader
 from tgres_py.ingest.registry import Registry
 from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.nodes import NodeTable
 from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.tagindex import TagIndex
-from tgres_py.query.source import FindNode
 from tgres_py.storage.port import Store
 
 SETTLE_S = 2.0  # a query waits this long for late points to be merged
@@ -72,7 +72,7 @@ class ServerSource:
         self._sync_loaded()
         return self._registry.tree.expand(pattern, limit, "query_series_max")
 
-    def find(self, pattern: str) -> list[FindNode]:
+    def find(self, pattern: str) -> NodeTable:
         self._sync_loaded()
         return self._registry.tree.find(pattern)
 
