@@ -84,7 +84,16 @@ class NodeTable:
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> Self:
         """Leaves whose paths are ``texts``, whatever is in them."""
-        return cls.of(TreeNode(text, text, True, False) for text in texts)
+        texts = iter(texts)
+        parts = []
+        while some := [text.encode() for text in islice(texts, AT_ONCE)]:
+            n = len(some)
+            lengths = np.fromiter(map(len, some), np.int32, n)
+            starts = np.cumsum(lengths, dtype=np.int64) - lengths
+            ids, kinds = np.full(n, NO_ID, np.int32), np.full(n, LEAF, np.uint8)
+            since_s = np.full(n, NEVER, np.int64)
+            parts.append(cls(b"".join(some), starts, lengths, lengths, ids, kinds, since_s))
+        return cls.together(parts)
 
     @classmethod
     def together(cls, tables: Sequence[NodeTable]) -> Self:
