@@ -10,7 +10,8 @@ from pathlib import Path
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-MAPPED_BYTES, MAPPED_BYTES_MAX = 1 << 20, 16 << 20
+# at most a little more than the matrices of renders that the server does itself
+MAPPED_BYTES, MAPPED_BYTES_MAX = 1 << 20, 5 << 20
 ARENAS = 4
 
 
