@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tgres_py.errors import BadRequest, TargetSyntaxError
 from tgres_py.target.parser import (
     NESTING_MAX,
+    TARGET_CHARS_MAX,
     ByTag,
     Call,
     Literal,
@@ -224,3 +225,12 @@ def test_infinity_and_big_numbers() -> None:
     assert [arg.value for arg in node.args if isinstance(arg, Literal)] == [math.inf, math.inf]
     with pytest.raises(TargetSyntaxError, match="digits"):
         parse_target(f"f({'9' * 5000})")
+
+
+@pytest.mark.parametrize("overrides", [{}, {"a": 40_000 * "x"}])
+def test_a_template_is_no_longer_than_a_target(overrides: dict[str, str]) -> None:
+    """Ten values that hold the next one eight times would be a gigabyte."""
+    values = ",".join(f"{one}='{8 * ('$' + chr(ord(one) + 1))}'" for one in "abcdefghij")
+    tree = parse_target(f"template(f(x.$a,y.$a),{values},k='z')")
+    with pytest.raises(BadRequest, match=str(TARGET_CHARS_MAX)):
+        resolve_templates(tree, overrides)

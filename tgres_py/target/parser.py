@@ -343,36 +343,53 @@ def resolve_templates(node: Node, overrides: Mapping[str, str] | None = None) ->
     path that is exactly ``$name`` becomes the value itself, a text that is a number becomes a float
     (as graphite-web).
     """
-    return _resolve(node, {}, overrides or {})
+    return _Resolver(overrides or {}).resolve(node, {})
 
 
-def _resolve(node: Node, values: Mapping[str, Scalar], overrides: Mapping[str, str]) -> Node:
-    match node:
-        case Template(body, own):
-            return _resolve(body, {**dict(own), **overrides}, overrides)
-        case Path(text, position) if values:
-            return _substitute(text, position, values)
-        case Call(name, args, kwargs, position):
-            return Call(
-                name,
-                tuple(_resolve(arg, values, overrides) for arg in args),
-                tuple((key, _resolve(arg, values, overrides)) for key, arg in kwargs),
-                position,
+class _Resolver:
+    """One target's templates. Its paths may be as long together as a written target: values hold names of other values, and
+    a few hundred characters can stand for gigabytes.
+    """
+
+    def __init__(self, overrides: Mapping[str, str]) -> None:
+        self.overrides = overrides
+        self.chars_left = TARGET_CHARS_MAX
+
+    def resolve(self, node: Node, values: Mapping[str, Scalar]) -> Node:
+        match node:
+            case Template(body, own):
+                return self.resolve(body, {**dict(own), **self.overrides})
+            case Path(text, position) if values:
+                return self.substitute(text, position, values)
+            case Call(name, args, kwargs, position):
+                return Call(
+                    name,
+                    tuple(self.resolve(arg, values) for arg in args),
+                    tuple((key, self.resolve(arg, values)) for key, arg in kwargs),
+                    position,
+                )
+            case _:
+                return node
+
+    def substitute(self, text: str, position: int, values: Mapping[str, Scalar]) -> Node:
+        if text.startswith("$") and text[1:] in values:
+            value = values[text[1:]]
+            if isinstance(value, str) and _NUMERIC.fullmatch(value):
+                value = float(value)
+            return Literal(value, position)
+        # longest names first: $hostname must not be read as $host
+        for name in sorted(values, key=len, reverse=True):
+            shown = str(values[name])
+            self.take(text.count("$" + name) * len(shown))
+            text = text.replace("$" + name, shown)
+        return Path(text, position)
+
+    def take(self, chars: int) -> None:
+        self.chars_left -= chars
+        if self.chars_left < 0:
+            raise BadRequest(
+                f"target: with the values of its template it has more than {TARGET_CHARS_MAX} characters"
             )
-        case _:
-            return node
-
-
-def _substitute(text: str, position: int, values: Mapping[str, Scalar]) -> Node:
-    if text.startswith("$") and text[1:] in values:
-        value = values[text[1:]]
-        if isinstance(value, str) and _NUMERIC.fullmatch(value):
-            value = float(value)
-        return Literal(value, position)
-    # longest names first: $hostname must not be read as $host
-    for name in sorted(values, key=len, reverse=True):
-        text = text.replace("$" + name, str(values[name]))
-    return Path(text, position)
 
 
 def first_path(name: str) -> str:
