@@ -1,5 +1,7 @@
 """Asks /healthz all the time, and measures meanwhile how late the machine is: what the server is not to blame for.
 
+Each question is a new connection, as a load balancer makes it: accepting belongs to the answer.
+
 ``python -m tests.adversity.health_watch PORT PID EVERY_S`` runs until its standard input is closed, then prints what it
 saw. It is a process of its own, as the threads of a test hold up each other. Beside each answer stands what held
 it up, the larger of
@@ -10,6 +12,7 @@ it up, the larger of
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import select
@@ -22,11 +25,11 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.acceptance.process import ROOT, ServerProcess, environment
-from tests.overload.health import ask
 
 HEALTHZ_S = 1.0  # the promise
 EVERY_S = 0.1
 NAP_S = 0.05
+GIVE_UP_S = 30.0
 ASKED_MIN = 4
 
 
@@ -50,8 +53,9 @@ class Answer:
 class HealthWatch:
     """``with HealthWatch(server) as watch: …``, then ``watch.check()``. ``answers``: all that were seen."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, quiet: bool = False) -> None:
         assert server.process is not None
+        self._quiet = quiet
         self._asked = server.ports["http"], server.process.pid, EVERY_S
         self.answers: list[Answer] = []
 
@@ -79,15 +83,20 @@ class HealthWatch:
     ) -> None:
         out, _ = self._process.communicate(timeout=90)
         self.answers = [Answer(**one) for one in json.loads(out)]
-        print(self)
+        if not self._quiet:
+            print(self)
+
+    def took_s(self, share: float) -> float:
+        """How long an answer took; ``share`` of them took no longer."""
+        took = sorted(one.took_s for one in self.answers)
+        return took[min(len(took) - 1, int(len(took) * share))]
 
     def __str__(self) -> str:
-        took = sorted(one.took_s for one in self.answers)
         own = max(one.own_s for one in self.answers)
         held = max(one.held_s for one in self.answers)
-        p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
+        p50, p99, most = (1e3 * self.took_s(share) for share in (0.5, 0.99, 1.0))
         return (
-            f"/healthz: {len(took)} asked, p50 {1e3 * p50:.1f} ms, p99 {1e3 * p99:.1f} ms, max {1e3 * took[-1]:.0f} ms; "
+            f"/healthz: {len(self.answers)} asked, p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {most:.0f} ms; "
             f"held up by the machine for {1e3 * held:.0f} ms at most, by the server for {1e3 * own:.0f} ms"
         )
 
@@ -127,6 +136,22 @@ def ran_and_waited_s(process: int) -> tuple[float, float]:
     except OSError:
         return 0.0, 0.0
     return int(ran) / 1e9, int(waited) / 1e9
+
+
+def ask(port: int) -> tuple[float, bool]:
+    """Seconds that an answer took, and whether it was 200."""
+    begin = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GIVE_UP_S)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        answer.read()
+        good = answer.status == 200
+    except (OSError, http.client.HTTPException):
+        good = False
+    finally:
+        connection.close()
+    return time.monotonic() - begin, good
 
 
 def main(port: int, server: int, every_s: float) -> None:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from tests.acceptance.process import ServerProcess, wait_for
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 
 PART = 50_000  # names that are sent at once
 CASES = {
@@ -117,14 +117,14 @@ def measure(server: ServerProcess, case: str, gzip: bool) -> None:
     assert server.process is not None
     received = server.sum_of("tgres_points_received_total")
     begin = time.monotonic()
-    with Health(server.ports["http"], quiet=True) as health, Memory(server.process.pid) as memory:
+    with HealthWatch(server, quiet=True) as health, Memory(server.process.pid) as memory:
         out = child("ask", server.ports["http"], CASES[case], int(gzip)).communicate()[0].strip()
     points_s = (server.sum_of("tgres_points_received_total") - received) / (
         time.monotonic() - begin
     )
     print(
-        f"{case:11} {out} | /healthz p50 {health.seen.p50_s * 1e3:5.1f}, p99 {health.seen.p99_s * 1e3:6.1f}, "
-        f"max {health.seen.max_s * 1e3:6.1f} ms | {memory.most_mb - memory.before_mb:+5.0f} MB at most, "
+        f"{case:11} {out} | /healthz p50 {health.took_s(0.5) * 1e3:5.1f}, p99 {health.took_s(0.99) * 1e3:6.1f}, "
+        f"max {health.took_s(1.0) * 1e3:6.1f} ms | {memory.most_mb - memory.before_mb:+5.0f} MB at most, "
         f"{resident_mb(memory.pid) - memory.before_mb:+5.0f} MB after | {points_s:.0f} points/s",
         flush=True,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Rounds, Sender, check_stored, run_all
 from tgres_py.places import OWN_FILES, Places, places
 
@@ -71,7 +71,7 @@ def test_idle_connections_are_in_nobody_s_way(server: ServerProcess, count: int)
     before = resident(server)
     rounds = [Rounds(number, 200, 50, int(time.time()) - 100) for number in range(2)]
     with (
-        Health(server.ports["http"]) as health,
+        HealthWatch(server) as health,
         connections(server.ports["carbon"], count - 2 - count // 10) as idle,
         connections(server.ports["carbon"], count // 10, b"half.a.li") as halves,
     ):
@@ -100,7 +100,7 @@ def test_idle_http_connections_leave_room(server: ServerProcess) -> None:
     """Fewer than there are places for: the next request is answered; more are closed at once, and counted."""
     server.options = ("--http-connections-max=200",)
     server.start()
-    with Health(server.ports["http"]) as health, connections(server.ports["http"], 190):
+    with HealthWatch(server) as health, connections(server.ports["http"], 190):
         time.sleep(1)
     health.check()
     with connections(server.ports["http"], 210) as socks:
@@ -123,7 +123,7 @@ def test_one_byte_at_a_time(server: ServerProcess) -> None:
 
     one = Rounds(0, 500, 100, int(time.time()) - 200)
     with (
-        Health(server.ports["http"]) as health,
+        HealthWatch(server) as health,
         connections(server.ports["carbon"], 50) as socks,
     ):
         slow = [lambda sock=sock: drip(sock) for sock in socks]
@@ -147,7 +147,7 @@ def test_few_open_files_are_shared_and_never_run_out(server: ServerProcess) -> N
     one = Rounds(0, 100, 50, int(time.time()) - 100)
     with (
         connections(server.ports["carbon"], 2 * limit) as idle,
-        Health(server.ports["http"]) as health,
+        HealthWatch(server) as health,
     ):
         wait_for(lambda: ended(idle[-1]), "the last is refused")
         assert server.metrics()[CARBON] == got.tcp
@@ -174,7 +174,7 @@ def test_handshakes_without_end_take_no_other_files(server: ServerProcess) -> No
     trust = ssl.create_default_context(cafile=str(PEMS / "one.pem"))
     one = Rounds(0, 100, 50, int(time.time()) - 100)
     with (
-        Health(server.ports["http"]) as health,
+        HealthWatch(server) as health,
         connections(server.ports["carbon"], limit) as silent,
         connections(server.ports["pickle"], limit),
     ):

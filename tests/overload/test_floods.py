@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ServerProcess, total, wait_for
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Flood, Rounds, Sender, check_stored, run_all
 
 LOG_LINES_PER_S = 5.0  # of a flood; ten for each place that warns, and one a second
@@ -58,7 +58,7 @@ def test_datagrams(server: ServerProcess, kind: str) -> None:
         finally:
             stop.set()
 
-    with Health(server.ports["http"]) as health:
+    with HealthWatch(server) as health:
         run_all([*[flood.run for flood in floods.values()], beside])
         sent = {name: flood.sent for name, flood in floods.items()}
         lost: Counter[str] = Counter()
@@ -107,7 +107,7 @@ def test_garbage_by_tcp(server: ServerProcess) -> None:
     parts = [part * (size // len(part)) for part in GARBAGE.values()]
     bad = [Sender(server.ports["carbon"], part) for part in parts]
     bad += [Sender(server.port_of("statsd_tcp"), part) for part in parts[:3]]
-    with Health(server.ports["http"]) as health:
+    with HealthWatch(server) as health:
         run_all([sender.run for sender in (*bad, good)])
     health.check()
     print(f"good sender {good.done_s:.2f} s, others {max(b.done_s for b in bad):.2f} s")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Rounds, Sender, check_stored, run_all
 
 GIVE_UP_S = 90.0  # a query that waits for its turn is answered after query_timeout_s, 60 s
@@ -124,7 +124,7 @@ def test_queries(server: ServerProcess, clients: int, seconds: float) -> None:
     jobs = [lambda n=n: asking.patient(n) for n in range(clients)]
     jobs += [lambda n=n: asking.gone(n) for n in range(clients // 3)]
     jobs += [lambda n=n: asking.deaf(n) for n in range(clients // 10)]
-    with Health(server.ports["http"]) as health:
+    with HealthWatch(server) as health:
         run_all([*jobs, sending])
     health.check()
     print(f"{clients} clients: {dict(asking.answers)}; 20,000 points took {slowest:.2f} s at most")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ServerProcess, wait_for
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Rounds, Sender, check_stored, run_all
 
 SENDERS = 8
@@ -58,7 +58,7 @@ def overload(server: ServerProcess, senders: list[Sender], render: str = "load.f
     """All at once, health and renders watched; the seconds that it took."""
     renders = Renders(server, render)
     asking = threading.Thread(target=renders.run)
-    with Health(server.ports["http"]) as health:
+    with HealthWatch(server) as health:
         asking.start()
         try:
             took = run_all([one.run for one in senders])

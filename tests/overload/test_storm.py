@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ServerProcess
-from tests.overload.health import Health
+from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Rounds, Sender, run_all
 
 SENDERS = 8
@@ -31,7 +31,7 @@ def test_new_series(server: ServerProcess, series: int) -> None:
     rounds = [Rounds(number, series // SENDERS, 1, now - 60) for number in range(SENDERS)]
     known = Rounds(SENDERS, 10, 50, now - 200)
     Sender(server.ports["carbon"], known.lines()).run()
-    with Health(server.ports["http"]) as health:
+    with HealthWatch(server) as health:
         took = run_all([Sender(server.ports["carbon"], one.lines()).run for one in rounds])
         time.sleep(SETTLED_S * series / 100_000)  # rows in the store and the index of names follow
     health.check()
