@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from http_api.room import Room
 from http_api.stream import LIMIT
 from http_api.workers.pool import Workers, room_bytes, worker_count
 from tgres_py.errors import LimitExceeded, Overloaded
+from tgres_py.query.pace import Pace
 
 FINDS_AT_ONCE = 8  # names are looked up in threads, of which more would only wait for each other
 MEMORY_BYTES = 1 << 30  # of queries, where nobody says how much there is
@@ -57,6 +58,7 @@ class Queries:
     lanes: Lanes
     workers: Workers
     room: Room
+    pace: Pace = field(default_factory=Pace)
 
     @classmethod
     def of(
@@ -131,12 +133,13 @@ def limit_of(request: web.Request) -> TimeLimit:
     return limit
 
 
-def in_turn(lane: Admission, timeout_s: float, handler: Handler) -> Handler:
+def in_turn(lane: Admission, pace: Pace, timeout_s: float, handler: Handler) -> Handler:
     """A view whose requests wait for their turn, and have a time."""
 
     async def view(request: web.Request) -> web.StreamResponse:
         limit = request[LIMIT] = TimeLimit(timeout_s)
         async with limit.running(), limit.turn(lane, "query_concurrent_max"):
+            await pace.turn()
             return await handler(request)
 
     return view

@@ -106,6 +106,7 @@ class Render:
         self.workers = queries.workers
         self.lanes = queries.lanes
         self.room = queries.room
+        self.pace = queries.pace
         self.peers = peers
         self.meters = meters or Meters()
 
@@ -138,7 +139,8 @@ class Render:
             is_light = self.cost_s(plan, output) <= THREAD_S
             if is_light and not output.is_picture:
                 try:
-                    return await in_rounds(plan, self.source, partial(self.here, asked, plan))
+                    work = partial(self.here, asked, plan)
+                    return await in_rounds(plan, self.source, work, self.pace)
                 except _TooHeavy:
                     pass
         lane = self.lanes.pictures if is_light and output.is_picture else self.lanes.heavy
@@ -150,7 +152,7 @@ class Render:
             return await self.elsewhere(asked, kept or await self.plan(asked))
 
     async def plan(self, asked: _Asked) -> Plan:
-        plan = await plan_with(asked.wanted, self.source, self.settings, self.peers)
+        plan = await plan_with(asked.wanted, self.source, self.settings, self.peers, self.pace)
         asked.watch.lap("plan")
         return plan
 
@@ -187,6 +189,8 @@ class Render:
         with self.room.share() as share:
             await share.grow(self.needed_bytes(plan, asked.output))
             try:
+                if inline:
+                    await self.pace.turn()
                 made = begin() if inline else await self.in_thread(begin)
             except LimitExceeded as error:
                 # how long functions take, and what they make of little, is known only when they do
@@ -219,7 +223,7 @@ class Render:
                 await session.begin(places, self.working_bytes(plan, asked.output))
 
             asked.watch.skip()
-            await in_rounds_kept(plan, self.source, begin, session.keep)
+            await in_rounds_kept(plan, self.source, begin, session.keep, self.pace)
             self.count(asked, plan)
             if not session.is_whole:
                 return await self.streamed(asked, session.chunk, session.is_gzipped)

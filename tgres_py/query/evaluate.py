@@ -20,6 +20,7 @@ from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
 from tgres_py.query.held import Held
 from tgres_py.query.limits import QueryLimits
+from tgres_py.query.pace import Pace
 from tgres_py.query.plan import Fetch, Leaf, Plan, PlannedCall, PlanNode, RenderRequest, make_plan
 from tgres_py.query.remote import Peers, RemoteNeeded, RemoteReads, with_remote
 from tgres_py.query.source import SeriesSource, is_wide
@@ -46,13 +47,18 @@ class FurtherNeeded(Exception):
         self.wanted = wanted
 
 
-async def in_rounds(plan: Plan, source: SeriesSource, work: Callable[[Fetched], Awaitable[T]]) -> T:
+async def in_rounds(
+    plan: Plan,
+    source: SeriesSource,
+    work: Callable[[Fetched], Awaitable[T]],
+    pace: Pace | None = None,
+) -> T:
     """What ``work`` makes of the fetched values; it evaluates the plan.
 
     When functions ask for further targets the plan is extended, those are fetched, and ``work``
     starts anew. Errors of make_plan; BadRequest after ROUNDS_MAX rounds.
     """
-    return await in_rounds_kept(plan, source, work, as_it_is)
+    return await in_rounds_kept(plan, source, work, as_it_is, pace)
 
 
 async def in_rounds_kept(
@@ -60,24 +66,30 @@ async def in_rounds_kept(
     source: SeriesSource,
     work: Callable[[list[K]], Awaitable[T]],
     keep: Keep[K],
+    pace: Pace | None = None,
 ) -> T:
     """The same; ``work`` gets what ``keep`` makes of the values of each fetch."""
+    pace = pace or Pace()
     fetched: list[K] = []
     for _ in range(ROUNDS_MAX):
-        fetched += await fetch_kept(plan, source, keep, len(fetched))
+        fetched += await fetch_kept(plan, source, keep, len(fetched), pace)
         try:
             return await work(fetched)
         except FurtherNeeded as needed:
             extend = partial(plan.extend, needed.wanted)
             texts = [text for _, further in needed.wanted for text in further.targets]
-        await _remotely(plan.remote, extend, is_wide(source, texts))
+        await _remotely(plan.remote, extend, is_wide(source, texts), pace)
     raise BadRequest(
         f"target: functions that make targets of series are nested more than {ROUNDS_MAX - 1} deep"
     )
 
 
 async def plan_with(
-    request: RenderRequest, source: SeriesSource, limits: QueryLimits, peers: Peers | None
+    request: RenderRequest,
+    source: SeriesSource,
+    limits: QueryLimits,
+    peers: Peers | None,
+    pace: Pace | None = None,
 ) -> Plan:
     """The plan of a request that reads from other nodes too, unless it forbids that. Errors of
     make_plan.
@@ -86,17 +98,17 @@ async def plan_with(
     if peers is not None and not request.local:
         remote = RemoteReads(peers, request.now_s, limits)
     texts = (*request.targets, *request.templates.values())
-    plan = partial(make_plan, request, source, limits, remote)
-    return await _remotely(remote, plan, is_wide(source, texts))
+    plan = partial(make_plan, request, source, limits, remote, None)
+    return await _remotely(remote, plan, is_wide(source, texts), pace or Pace())
 
 
-async def _remotely(remote: RemoteReads | None, plan: Callable[[], T], wide: bool) -> T:
-    """What ``plan`` gives, once all that it needs of other nodes is loaded; a ``wide`` one is made
-    in a thread.
-    """
+async def _remotely(
+    remote: RemoteReads | None, plan: Callable[[float | None], T], is_wide: bool, pace: Pace
+) -> T:
+    """What ``plan`` gives, once all that it needs of other nodes is loaded."""
     for _ in range(LOADS_MAX):
         try:
-            return await asyncio.to_thread(plan) if wide else plan()
+            return await pace.run(plan, is_wide)
         except RemoteNeeded as needed:
             assert remote is not None
             await remote.load(needed.keys)
@@ -125,9 +137,10 @@ async def fetch_all(plan: Plan, source: SeriesSource, start: int = 0) -> Fetched
 
 
 async def fetch_kept(
-    plan: Plan, source: SeriesSource, keep: Keep[K], start: int = 0
+    plan: Plan, source: SeriesSource, keep: Keep[K], start: int = 0, pace: Pace | None = None
 ) -> list[K]:
     """The same, but what ``keep`` makes of the values of each fetch as they come."""
+    pace = pace or Pace()
     for call in plan.event_calls:
         assert call.events
         found = await source.find_events(call.events)
@@ -137,7 +150,7 @@ async def fetch_kept(
     async def one(number: int) -> K:
         fetch = plan.fetches[number]
         async with gate:
-            return await keep(fetch, in_pieces(fetch, source))
+            return await keep(fetch, in_pieces(fetch, source, pace))
 
     numbers = range(start, len(plan.fetches))
     if plan.remote is None:
@@ -149,15 +162,14 @@ async def fetch_kept(
     return list(fetched)
 
 
-async def in_pieces(fetch: Fetch, source: SeriesSource) -> Pieces:
+async def in_pieces(fetch: Fetch, source: SeriesSource, pace: Pace) -> Pieces:
     """(first row, values) of some series of a fetch after the others, so that a large one neither holds the event
     loop for long nor is in memory twice.
     """
     window = fetch.window
     rows = max(1, PIECE_POINTS // max(1, window.until_slot - window.from_slot))
     for first in range(0, len(fetch.ids), rows):
-        if first:
-            await asyncio.sleep(0)
+        await pace.turn()
         yield (
             first,
             await source.fetch(

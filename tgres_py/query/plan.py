@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded, TgresError
 from tgres_py.functions.patterns import NAME_CHARS_MAX
 from tgres_py.functions.reads import Context, EventReads, Further, StepSet
@@ -37,6 +38,7 @@ from tgres_py.model.points import Ids
 from tgres_py.model.retention import BundleSpec
 from tgres_py.model.slots import Window, choose_window
 from tgres_py.query.limits import DefaultLimits, QueryLimits
+from tgres_py.query.pace import TooLong
 from tgres_py.query.remote import RemoteKey, RemoteNeeded, RemoteReads, steps_of
 from tgres_py.query.source import SeriesSource
 from tgres_py.target.parser import (
@@ -182,11 +184,13 @@ class Plan:
         """What the leaves read from other nodes."""
         return [leaf.remote for leaf in self.planner.leaves.values()]
 
-    def extend(self, wanted: Iterable[tuple[PlannedCall, Further]]) -> None:
+    def extend(
+        self, wanted: Iterable[tuple[PlannedCall, Further]], until_s: float | None = None
+    ) -> None:
         """Plans the targets that calls ask for and adds their fetches. Errors as of make_plan; after
         one of them the plan is as before.
         """
-        planner = self.planner.copy()
+        planner = self.planner.copy(until_s)
         further: dict[int, tuple[Further, list[PlanNode]]] = {}
         with planner.complete():
             for call, one in wanted:
@@ -203,13 +207,14 @@ def make_plan(
     limits: QueryLimits | None = None,
     remote: RemoteReads | None = None,
     known: Mapping[str, Lookup] | None = None,
+    until_s: float | None = None,
 ) -> Plan:
     """The plan of a request; pure but for look-ups of names in memory, except of those ``known``.
 
     TargetSyntaxError, BadRequest (unknown function, wrong argument), LimitExceeded; RemoteNeeded:
-    ``remote`` is to load something, then the plan can be made.
+    ``remote`` is to load something, then the plan can be made. TooLong: ``until_s`` has passed.
     """
-    planner = _Planner(request, source, limits or DefaultLimits(), remote)
+    planner = _Planner(request, source, limits or DefaultLimits(), remote, until_s)
     planner.expanded.update(known or {})
     texts = [text for text in request.targets if text.strip()]
     if len(texts) > planner.limits.query_targets_max:
@@ -233,7 +238,9 @@ class _Planner:
         source: SeriesSource,
         limits: QueryLimits,
         remote: RemoteReads | None,
+        until_s: float | None,
     ) -> None:
+        self.until_s = until_s
         self.request = request
         self.source = source
         self.limits = limits
@@ -245,7 +252,8 @@ class _Planner:
         self.event_calls: list[PlannedCall] = []
         # by id() of the node, which is kept with it: nested windows ask for the same again and again
         self.call_steps: dict[tuple[int, Range], tuple[Call, StepSet]] = {}
-        self.series = 0
+        self.looked_up = 0  # series of all patterns, over whatever range
+        self.series = 0  # of all leaves: of a pattern over each of its ranges
         self.points = 0
         self.fetched: list[Fetch] = []
         self.further_targets = 0
@@ -253,9 +261,15 @@ class _Planner:
         self.copies = 0
         self.several = 0  # calls around the present one that read several ranges
 
-    def copy(self) -> _Planner:
+    def check(self) -> None:
+        """Called by whatever happens thousands of times in a plan at its limits. TooLong."""
+        if self.until_s is not None and clock.monotonic() > self.until_s:
+            raise TooLong
+
+    def copy(self, until_s: float | None) -> _Planner:
         """One that can go on without changing this one."""
         other = copy.copy(self)
+        other.until_s = until_s
         other.leaves = dict(self.leaves)
         other.calls = list(self.calls)
         other.event_calls = list(self.event_calls)
@@ -312,6 +326,7 @@ class _Planner:
                 raise BadRequest(f"target: a series is needed at position {node.position}")
 
     def call(self, node: Call, asked: Range) -> PlannedCall:
+        self.check()
         self.copies += bool(self.several)
         if self.copies > COPIES_MAX:
             raise BadRequest("target: functions that read several ranges are nested too deep")
@@ -353,12 +368,11 @@ class _Planner:
         """The steps that a series expression has over a range, without planning its fetches."""
         if isinstance(node, Path | ByTag):
             _, _, bundles = self.expand(node)
-            windows = {id(bundle): self.window(bundle, asked) for bundle in bundles}
             distinct = {id(bundle): bundle for bundle in bundles}
             own = frozenset(
-                distinct[key].archives[window.archive].step_s
-                for key, window in windows.items()
-                if window
+                bundle.archives[window.archive].step_s
+                for bundle in distinct.values()
+                if (window := self.window(bundle, asked))
             )
             return own | self.remote_steps(node, asked)
         if not isinstance(node, Call):
@@ -371,6 +385,7 @@ class _Planner:
         return self.call_steps[key][1]
 
     def steps_of_call(self, node: Call, asked: Range) -> StepSet:
+        self.check()
         function = find_function(node.name)
         bound = _bind(function, node)
         values = _literals(function, bound)
@@ -400,10 +415,13 @@ class _Planner:
     def expand(self, node: Path | ByTag) -> Lookup:
         known = self.expanded.get(node.text)
         if known is None:
+            self.check()
             if isinstance(node, Path):
                 ids = self.source.expand(node.text, self.limits.query_series_max)
             else:
                 ids = self.by_tags(node)
+            self.looked_up += len(ids)
+            self.limit_series(self.looked_up)
             known = (ids, self.source.names(ids), self.source.bundles(ids))
             self.expanded[node.text] = known
         return known
@@ -424,11 +442,13 @@ class _Planner:
         if leaf is None:
             leaf = self.leaves[node.text, asked] = self.make_leaf(node, asked)
             self.series += len(leaf.names)
-            if self.series > self.limits.query_series_max:
-                raise LimitExceeded(
-                    "series", self.series, self.limits.query_series_max, "query_series_max"
-                )
+            self.limit_series(self.series)
         return leaf
+
+    def limit_series(self, count: int) -> None:
+        most = self.limits.query_series_max
+        if count > most:
+            raise LimitExceeded("series", count, most, "query_series_max")
 
     def make_leaf(self, node: Path | ByTag, asked: Range) -> Leaf:
         ids, names, bundles = self.expand(node)
@@ -479,11 +499,13 @@ class _Planner:
         """
         parts: dict[FetchKey, list[LeafPart]] = {}
         for leaf in self.leaves.values():
+            self.check()
             for part in leaf.parts:
                 if part.fetch < 0 and not self.take_fetched(part):
                     parts.setdefault(part.key, []).append(part)
         out: list[Fetch] = []
         for (bundle, window), same in parts.items():
+            self.check()
             ids = np.unique(np.concatenate([part.ids for part in same]))
             for part in same:
                 part.fetch = len(self.fetched) + len(out)

@@ -88,7 +88,7 @@ class Source(SeriesSource, TagSource, EventSource, Protocol):
 
 # A pattern over more series than these may take some milliseconds, as may longer targets: these are looked up in a thread.
 INLINE_SERIES_MAX = 5_000
-INLINE_CHARS_MAX = 4_000
+INLINE_CHARS_MAX = 2_000
 
 
 def is_wide(source: SeriesSource, patterns: Iterable[str]) -> bool:
