@@ -111,7 +111,7 @@ def make_app(
         app.on_response_prepare.append(name_failed)
     find = Find(source, settings, queries, finders, cluster)
     about = Functions()
-    finding = partial(in_turn, queries.lanes.find, queries.pace, settings.query_timeout_s)
+    finding = partial(in_turn, queries, settings.query_timeout_s)
     render = Render(source, settings, threads, queries, cluster, meters)
     _add(app, "/render", render.view, "GET", "POST")
     _add(app, "/metrics/find", finding(find.find), "GET", "POST")

@@ -90,8 +90,10 @@ class Queries:
 class TimeLimit:
     """The time of one query, until ``sending``. ``waiting_for``: the setting that it waits for at the moment."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, room: Room) -> None:
         self.timeout_s = timeout_s
+        self._room = room
+        self._lane: Admission | None = None
         self.waiting_for: str | None = None
         self._timeout: asyncio.Timeout | None = None
 
@@ -124,7 +126,13 @@ class TimeLimit:
         self.waiting_for = setting
         async with lane.turn():
             self.waiting_for = None
+            self._lane = lane
             yield
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether others wait for the turn that this one has, or for memory."""
+        return self._room.waiting > 0 or (self._lane is not None and self._lane.waiting > 0)
 
 
 def limit_of(request: web.Request) -> TimeLimit:
@@ -133,13 +141,13 @@ def limit_of(request: web.Request) -> TimeLimit:
     return limit
 
 
-def in_turn(lane: Admission, pace: Pace, timeout_s: float, handler: Handler) -> Handler:
-    """A view whose requests wait for their turn, and have a time."""
+def in_turn(queries: Queries, timeout_s: float, handler: Handler) -> Handler:
+    """A view that looks names or tags up: its requests wait for their turn, and have a time."""
 
     async def view(request: web.Request) -> web.StreamResponse:
-        limit = request[LIMIT] = TimeLimit(timeout_s)
-        async with limit.running(), limit.turn(lane, "query_concurrent_max"):
-            await pace.turn()
+        limit = request[LIMIT] = TimeLimit(timeout_s, queries.room)
+        async with limit.running(), limit.turn(queries.lanes.find, "query_concurrent_max"):
+            await queries.pace.turn()
             return await handler(request)
 
     return view

@@ -124,7 +124,7 @@ class Render:
             settings.response_bytes_max,
             PictureLimits(settings.picture_pixels_max, settings.picture_series_max),
         )
-        limit = TimeLimit(timeout_s)
+        limit = request[stream.LIMIT] = TimeLimit(timeout_s, self.room)
         async with limit.running():
             sent = await self.answer(_Asked(request, wanted, task, limit))
         self.meters.rendered(output.format, clock.monotonic() - begin_s, watch.laps)
@@ -245,7 +245,6 @@ class Render:
         next_chunk: Callable[[], Awaitable[bytes | bytearray | None]],
         is_gzipped: bool,
     ) -> web.StreamResponse:
-        asked.limit.sending()
         output = asked.output
         headers = headers_of(output.content_type, encoded_headers(is_gzipped), output.cache_s)
         return await stream.send(asked.request, headers, next_chunk)

@@ -11,7 +11,9 @@ import math
 import pickle
 import re
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -31,6 +33,7 @@ from http_api.formats import FORMATS
 from http_api.formats.look import Look
 from http_api.formats.points import python_numbers
 from http_api.formats.text import local_times
+from http_api.queries import Queries
 from tests import graphite_cases as cases
 from tests.fake_source import FakeSource, archives, of_dataset, of_values
 from tests.graphite_dataset import BASE_NOW
@@ -88,11 +91,11 @@ def read_raw(body: bytes) -> list[cases.Case]:
 
 def read_csv(body: bytes) -> list[cases.Case]:
     out: list[cases.Case] = []
-    for name, time, value in csv.reader(io.StringIO(body.decode(), newline="")):
+    for name, at, value in csv.reader(io.StringIO(body.decode(), newline="")):
         if not out or out[-1]["n"] != name:
             out.append({"n": name, "v": [], "at": []})
         out[-1]["v"].append(float(value) if value else None)
-        moment = datetime.strptime(time, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+        moment = datetime.strptime(at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
         out[-1]["at"].append(int(moment.timestamp()))
     return out
 
@@ -427,26 +430,87 @@ async def test_long_answers_over_the_limit_are_refused_whole() -> None:
         assert "response_bytes_max" in await response.text()
 
 
-async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    dropped = asyncio.Event()
-    monkeypatch.setattr(stream.log, "warning", lambda *args: dropped.set())
-    monkeypatch.setattr(stream, "WRITE_TIMEOUT_S", 0.2)
+@asynccontextmanager
+async def deaf_client(
+    queries: Queries | None = None, copies: int = 40
+) -> AsyncIterator[asyncio.StreamReader]:
+    """One that has asked for more than sockets hold, and reads when the test does."""
     slots = 150_000
     source = of_values({"a": [1.5] * slots}, START_S, BundleSpec(archives("10s:30d")))
     until = START_S + 10 * slots
-    query = "&target=a" * 40
-    async with TestServer(make_app(source, FakeStatus())) as server:
+    async with TestServer(make_app(source, FakeStatus(), queries=queries)) as server:
         reader, writer = await asyncio.open_connection(server.host, server.port, limit=1_024)
-        head = f"/render?from={START_S}&until={until}&now={until}&format=json{query}"
+        head = f"/render?from={START_S}&until={until}&now={until}&format=json{'&target=a' * copies}"
         writer.write(f"GET {head} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await asyncio.wait_for(dropped.wait(), 30)
-        size = 0
-        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            while data := await reader.read(1 << 20):
-                size += len(data)
-            raise ConnectionResetError
-        assert size < 40 * slots * 17
+        yield reader
         writer.close()
+
+
+async def size_of_rest(reader: asyncio.StreamReader) -> int:
+    """Bytes until the connection is cut; AssertionError: the answer came to its end."""
+    size = 0
+    end = b""
+    with suppress(ConnectionResetError):
+        while data := await reader.read(1 << 20):
+            size += len(data)
+            end = (end + data)[-5:]
+            assert end != b"0\r\n\r\n"
+    return size
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+async def test_a_client_that_reads_nothing_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_wanted: bool
+) -> None:
+    """Soon, when others wait for its turn."""
+    monkeypatch.setattr(stream, "PATIENCE", stream.Patience(1_000.0, 1_000.0))
+    short = stream.Patience(0.3, 1_000.0)
+    monkeypatch.setattr(stream, "PATIENCE_WHEN_WANTED" if is_wanted else "PATIENCE", short)
+    queries = Queries.of(DefaultHttpSettings(render_workers=1))
+    async with deaf_client(queries) as reader, AsyncExitStack() as stack:
+        await asyncio.wait_for(reader.readexactly(100), 60)
+        if is_wanted:
+            waiting = asyncio.create_task(stack.enter_async_context(queries.lanes.heavy.turn()))
+            await asyncio.wait_for(waiting, 60)
+        begin = time.monotonic()
+        while "the client reads too slowly" not in caplog.text:
+            assert time.monotonic() - begin < 60
+            await asyncio.sleep(0.02)
+        await size_of_rest(reader)
+
+
+async def test_a_client_that_reads_slowly_is_dropped_when_others_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes some all the time, but little."""
+    monkeypatch.setattr(stream, "PATIENCE_WHEN_WANTED", stream.Patience(60.0, 0.5))
+    monkeypatch.setattr(stream, "BYTES_S_MIN", 1 << 30)
+    queries = Queries.of(DefaultHttpSettings(render_workers=1))
+    async with deaf_client(queries) as reader, AsyncExitStack() as stack:
+        await asyncio.wait_for(reader.readexactly(100), 60)
+        waiting = asyncio.create_task(stack.enter_async_context(queries.lanes.heavy.turn()))
+        begin = time.monotonic()
+        while not waiting.done():
+            assert time.monotonic() - begin < 30
+            with suppress(ConnectionResetError):
+                await reader.read(1_000)
+            await asyncio.sleep(0.05)
+        await size_of_rest(reader)
+
+
+async def test_a_client_that_reads_has_the_time_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses for less than is allowed each time, for much more all in all, while others wait."""
+    monkeypatch.setattr(stream, "PATIENCE_WHEN_WANTED", stream.Patience(3.0, 60.0))
+    queries = Queries.of(DefaultHttpSettings(render_workers=1))
+    async with deaf_client(queries, copies=6) as reader, AsyncExitStack() as stack:
+        await asyncio.wait_for(reader.readexactly(100), 60)
+        waiting = asyncio.create_task(stack.enter_async_context(queries.lanes.heavy.turn()))
+        for _ in range(7):
+            await reader.readexactly(1 << 20)
+            await asyncio.sleep(0.5)
+        with pytest.raises(AssertionError):  # the end has come
+            await size_of_rest(reader)
+        await waiting
 
 
 def test_chunks_hold_every_piece_in_order() -> None:
