@@ -20,7 +20,7 @@ import orjson
 from aiohttp import web
 
 from http_api.encoding import dump_json
-from http_api.reply import headers_of, reply
+from http_api.reply import body_of, headers_of, reply
 from tgres_py.errors import BadRequest, TgresError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Admin:
     async def run(self, request: web.Request) -> web.StreamResponse:
         """POST /admin/{verb}."""
         name = request.match_info["verb"]
-        given = _arguments(await request.read())
+        given = _arguments(await body_of(request))
         rows = self._verbs.start(name, given)
         log.info("admin: %s runs %s", request.remote, name)
         return await _send(request, rows)

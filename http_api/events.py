@@ -23,7 +23,7 @@ from aiohttp import web
 
 from http_api.json_errors import reply_json_error
 from http_api.render_params import now_of, zone_of
-from http_api.reply import Params, read_params, reply, reply_json
+from http_api.reply import Params, body_of, read_params, reply, reply_json
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.model.event import Event, EventQuery
@@ -52,7 +52,7 @@ class Events:
         self.settings = settings
 
     async def add(self, request: web.Request) -> web.Response:
-        event = parse_event(await request.read(), clock.now())
+        event = parse_event(await body_of(request), clock.now())
         await self.source.add_event(event)
         return reply(b"", "text/plain; charset=utf-8")
 

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from http_api.gate import gate_of
-from http_api.reply import reply_error
+from http_api.gate import CROWDED, Gate, gate_of
+from http_api.reply import BROKEN_BODY, PACKED, RETRY_S, reply_error
 from http_api.tokens import TokenCheck
 
 # Load balancers and supervisors ask these; they say nothing but "ok" or why not.
@@ -63,21 +63,40 @@ def guarding(access: Callable[[], Access], tokens: TokenCheck) -> Any:
                 return reply_error(
                     403, "pages of other hosts may not write here (setting cors_origins)"
                 )
+            if gate is not None and not _has_room(request, gate):
+                gate.counts.crowded += 1
+                headers = {"Connection": "close", "Retry-After": str(RETRY_S)}
+                return reply_error(503, CROWDED, headers)
             if request.can_read_body and not await _body_came(request, rules.body_s):
                 if gate is not None:
                     gate.counts.timed_out += 1
                 return reply_error(408, "body: it didn't come in in time", {"Connection": "close"})
+            if gate is not None:
+                gate.read()
             return await handler(request)
         except web.RequestPayloadError:
             # aiohttp would read on, and log a traceback for it
             request.content.feed_eof()
-            message = "body: it is broken, or not in its Content-Encoding"
-            return reply_error(400, message, {"Connection": "close"})
+            return reply_error(400, BROKEN_BODY, {"Connection": "close"})
         finally:
             if gate is not None:
                 gate.end()
 
     return guarded
+
+
+def _has_room(request: web.Request, gate: Gate) -> bool:
+    """Whether the body may come; what a packed one may become is held from now on."""
+    if not request.can_read_body:
+        return True
+    if hdrs.CONTENT_ENCODING in request.headers:
+        if not gate.has_room(request.client_max_size):
+            return False
+        gate.hold(request.client_max_size)
+        request[PACKED] = request.headers[hdrs.CONTENT_ENCODING].strip().lower()
+        return True
+    wanted = min(request.content_length or 0, request.client_max_size)
+    return gate.has_room(max(0, wanted - request.content.total_bytes))
 
 
 async def _body_came(request: web.Request, seconds: float) -> bool:

@@ -54,6 +54,7 @@ class HttpListener:
             max_line_size=LINE_BYTES_MAX,
             max_headers=HEADERS_MAX,
             max_field_size=HEADER_BYTES_MAX,
+            auto_decompress=False,  # it would unpack 100 kB of each before anybody is asked
         )
 
     @property

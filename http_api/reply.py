@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import sys
+import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from email.utils import formatdate
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 FIELDS_MAX = 10_000
 INLINE_ENTRIES_MAX = 1_000  # sorting, writing and packing more goes to a worker thread
 JSONP_CHARS_MAX = 128
+BROKEN_BODY = "body: it is broken, or not in its Content-Encoding"
 RETRY_S = 5  # after an answer 503
 
 _JSONP = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
@@ -45,6 +47,8 @@ _NO_CACHE = {
 ERROR_REPLY: Any = getattr(web, "RequestKey", lambda name, kind: name)(
     "tgres.error_reply", Callable
 )
+# the Content-Encoding of a body that aiohttp has left as it came
+PACKED: Any = getattr(web, "RequestKey", lambda name, kind: name)("tgres.packed", str)
 
 ErrorReply = Callable[[int, str], web.Response]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -96,8 +100,36 @@ async def read_params(request: web.Request) -> Params:
 
 async def _read_body(request: web.Request) -> bytes:
     if request.content_type != "multipart/form-data":
-        return await request.read()
+        return await body_of(request)
     raise BadRequest("body: multipart/form-data isn't read; send application/x-www-form-urlencoded")
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The body, unpacked. BadRequest: it isn't what its Content-Encoding says; HTTPRequestEntityTooLarge."""
+    body = await request.read()
+    packing = request.get(PACKED, "identity")
+    if packing == "identity" or not body:
+        return body
+    unpack = zlib.decompressobj(_wbits(packing, body[0]))
+    most = request.client_max_size
+    try:
+        unpacked = unpack.decompress(body, most + 1)
+    except zlib.error:
+        raise BadRequest(BROKEN_BODY) from None
+    if len(unpacked) > most:
+        raise web.HTTPRequestEntityTooLarge(most)
+    if not unpack.eof:
+        raise BadRequest(BROKEN_BODY)
+    return unpacked
+
+
+def _wbits(packing: str, first: int) -> int:
+    """zlib's number for a Content-Encoding. Some send deflate without the head that it should have."""
+    if packing in ("gzip", "x-gzip"):
+        return 16 + zlib.MAX_WBITS
+    if packing == "deflate":
+        return zlib.MAX_WBITS if first & 0xF == 8 else -zlib.MAX_WBITS
+    raise BadRequest("Content-Encoding: gzip and deflate are read")
 
 
 def _body_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:

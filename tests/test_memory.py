@@ -28,6 +28,12 @@ def test_the_parts_fit_and_leave_something_free(total: int, chosen: int) -> None
     assert min(parts.cache, parts.index, parts.queries) > 0
 
 
+def test_what_comes_in_follows_the_bound() -> None:
+    small, large = shares(320 * MIB), shares(64 << 30)
+    assert (small.requests, small.tails) == (5 * MIB, 10 * MIB)
+    assert (large.requests, large.tails) == (1 << 30, 64 * MIB)
+
+
 def test_a_chosen_cache_takes_from_the_others() -> None:
     usual, larger, smaller = shares(1 << 30), shares(1 << 30, 600 * MIB), shares(1 << 30, 100 * MIB)
     assert larger.cache == 600 * MIB

@@ -19,6 +19,8 @@ PROCESS_BYTES = (
     160 * MIB
 )  # measured: 85 MB after the start, 63 MB for a full segment's chunk on its way to the store
 HARD = 1.25  # beyond its limit times this, senders that can't wait (UDP) are refused; the cache's share is that level
+REQUESTS_PART, TAILS_PART = 64, 32  # of the bound: 5 and 10 MB of 320 MB
+TAILS_BYTES_MAX = 64 * MIB
 CACHE_SHARE, INDEX_SHARE, QUERIES_SHARE = 0.5, 0.2, 0.2  # of what is left; the rest stays free
 
 
@@ -35,6 +37,16 @@ class Shares:
     def cache_pause(self) -> int:
         """Bytes of the cache from which senders that can wait do."""
         return int(self.cache / HARD)
+
+    @property
+    def requests(self) -> int:
+        """Bytes of HTTP requests that aren't answered yet; read, they take some times as much."""
+        return self.total // REQUESTS_PART
+
+    @property
+    def tails(self) -> int:
+        """Bytes of lines and frames of senders that aren't complete yet."""
+        return min(TAILS_BYTES_MAX, self.total // TAILS_PART)
 
 
 def memory_max_bytes(setting: int, machine: int) -> int:

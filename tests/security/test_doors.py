@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
+import re
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -561,6 +564,97 @@ async def test_a_slow_body_ends_the_request() -> None:
         head = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\ntarget=a"
         assert b" 408 " in await raw(listener, head)
         assert listener.counts.timed_out == 1
+
+
+LONG_HEAD = b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"X-A: %b\r\n" % (b"b" * 7_000)
+SHORT_BODY = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\ntarget=a"
+LONG_BODY = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n"
+HALF_BODY = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 7500\r\n\r\n" + b"a" * 7_000
+
+
+@asynccontextmanager
+async def open_to(listener: HttpListener, sent: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection that has sent this and stays open."""
+    reader, writer = await asyncio.open_connection(*listener.address)
+    writer.write(sent)
+    await writer.drain()
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def nothing_is_held(listener: HttpListener) -> None:
+    await until(lambda: listener.counts.held == 0)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [LONG_HEAD, HALF_BODY, SHORT_BODY + HALF_BODY],
+    ids=["head", "body", "second body"],
+)
+async def test_requests_that_are_together_too_long_are_refused(sent: bytes) -> None:
+    """What is small is answered all the same; what is gone counts no longer."""
+    async with http(GateLimits(bytes_max=100_000)) as listener, AsyncExitStack() as opened:
+        for _ in range(12):
+            await opened.enter_async_context(open_to(listener, sent))
+        await until(lambda: listener.counts.held > 80_000)
+        assert listener.counts.crowded == 0
+        reader = await opened.enter_async_context(open_to(listener, LONG_BODY + 50_000 * b"a"))
+        async with asyncio.timeout(10):
+            answer = await reader.readuntil(b"(memory_max)\n")
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+        assert listener.counts.crowded >= 1
+        for small in (SHORT_BODY, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"):
+            reader = await opened.enter_async_context(open_to(listener, small))
+            assert b" 200 " in await reader.readuntil(b"\r\n")
+        await opened.aclose()
+        await nothing_is_held(listener)
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+async def test_what_is_packed_counts_as_what_it_may_become(encoding: bytes) -> None:
+    body = {b"gzip": gzip.compress, b"deflate": zlib.compress}[encoding](
+        b"target=" + b"a" * 900_000
+    )
+    head = b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+    sent = head % (encoding, len(body)) + body
+    for bytes_max, status in ((2_000_000, b" 400 "), (1_000_000, b" 503 ")):
+        async with http(GateLimits(bytes_max=bytes_max)) as listener:
+            async with open_to(listener, sent) as reader:
+                assert status in await reader.readuntil(b"\r\n")
+            await nothing_is_held(listener)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "answer"),
+    [
+        (b"gzip", gzip.compress(b"target=a.b&format=json"), b" 200 "),
+        (b"deflate", zlib.compress(b"target=a.b&format=json"), b" 200 "),
+        (b"deflate", zlib.compress(b"target=a.b&format=json", wbits=-15), b" 200 "),
+        (b"identity", b"target=a.b&format=json", b" 200 "),
+        (b"gzip", gzip.compress(b"target=a.b&format=json")[:-9], b"body: it is broken"),
+        (b"gzip", b"target=a.b", b"body: it is broken"),
+        (b"gzip", gzip.compress(b"a" * (100 << 20)), b" 413 "),
+        (b"zstd", b"target=a.b", b"Content-Encoding: gzip and deflate are read"),
+    ],
+)
+async def test_packed_bodies_are_read_within_their_bounds(
+    encoding: bytes, body: bytes, answer: bytes
+) -> None:
+    async with http() as listener:
+        head = b"POST /render HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+        assert answer in await raw(listener, head % (encoding, len(body)) + body)
+
+
+async def test_a_head_beyond_all_room_is_told_so() -> None:
+    async with http(GateLimits(bytes_max=9_000)) as listener:
+        answer = await raw(listener, LONG_HEAD + LONG_HEAD)
+        assert answer.startswith(b"HTTP/1.1 503 ") and answer.endswith(b"(memory_max)\n")
+        length = int(re.findall(rb"Content-Length: (\d+)", answer)[0])
+        assert len(answer.partition(b"\r\n\r\n")[2]) == length
+        await until(lambda: listener.counts.open == 0)
+        assert listener.counts.held == 0 and listener.counts.crowded == 1
 
 
 async def test_an_idle_connection_is_closed() -> None:

@@ -23,6 +23,7 @@ def _refused_connections(server: Server) -> Labelled | None:
     counts = server.http.counts
     acceptor = server.http.acceptor
     reasons = {
+        "crowded": counts.crowded,
         "forbidden": acceptor.forbidden,
         "handshake": acceptor.failed,
         "limit": server.http.refused,
@@ -76,8 +77,9 @@ GROUPS = (
             Declared(
                 "tgres_http_connections_refused_total",
                 Kind.COUNTER,
-                "HTTP connections closed, by reason: forbidden (http_allow), handshake (of TLS), limit "
-                "(http_connections_max), malformed (no HTTP), slow (http_read_timeout_s).",
+                "HTTP connections closed, by reason: crowded (the requests that come in are too many bytes together, "
+                "memory_max), forbidden (http_allow), handshake (of TLS), limit (http_connections_max), malformed (no "
+                "HTTP), slow (http_read_timeout_s).",
                 _refused_connections,
                 ("reason",),
             ),

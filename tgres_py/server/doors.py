@@ -12,6 +12,7 @@ from receivers.sink import Sink
 from receivers.statsd_service import StatsdService, StreamLimits
 from tgres_py.config import Settings
 from tgres_py.errors import ConfigError
+from tgres_py.memory import Shares
 from tgres_py.model.networks import Networks
 from tgres_py.places import OWN_FILES, Places, places, raise_open_files
 from tgres_py.tls import Tls
@@ -49,8 +50,9 @@ def find_places(settings: Settings) -> Places:
 class Doors:
     """``open_...`` once each, ConfigError when it can't be. ``receivers``: by their labels in metrics."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shares: Shares) -> None:
         self._settings = settings
+        self._shares = shares
         self._places = Places(0, 0, 0)  # until ``prepare``
         self._tls: Tls | None = None
         self._allowed = {name: Networks(texts) for name, texts in _allow_lists(settings).items()}
@@ -99,6 +101,7 @@ class Doors:
             settings.http_read_timeout_s,
             settings.http_idle_s,
             self._allowed["http"],
+            self._shares.requests,
         )
         return limits, self._tls_of("http")
 
@@ -136,6 +139,7 @@ class Doors:
     def _tcp_limits(self, listener: str) -> tcp.TcpLimits:
         return tcp.TcpLimits(
             connections_max=self._places.tcp,
+            tail_bytes_max=max(self._shares.tails, 2 * self._settings.frame_bytes_max),
             allowed=self._allowed[listener],
             tls=self._tls_of(listener),
         )

@@ -90,7 +90,7 @@ class Server:
         self.live_lock: LiveLockKeeper
         self.source: ServerSource
         self.places: Places
-        self.doors: Doors = Doors(settings)
+        self.doors: Doors = Doors(settings, self.shares)
         self.listeners: dict[str, Listener] = self.doors.receivers
         self.tcp_totals: tcp.Totals = self.doors.tcp_totals
         self.kernel_drops: chores.KernelDrops
