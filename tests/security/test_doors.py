@@ -638,6 +638,7 @@ async def test_what_is_packed_counts_as_what_it_may_become(encoding: bytes) -> N
         (b"gzip", gzip.compress(b"a" * (100 << 20)), b" 413 "),
         (b"zstd", b"target=a.b", b"Content-Encoding: gzip and deflate are read"),
     ],
+    ids=["gzip", "zlib", "deflate", "plain", "cut", "not packed", "bomb", "another"],
 )
 async def test_packed_bodies_are_read_within_their_bounds(
     encoding: bytes, body: bytes, answer: bytes

@@ -101,7 +101,7 @@ class Doors:
             settings.http_read_timeout_s,
             settings.http_idle_s,
             self._allowed["http"],
-            self._shares.requests,
+            max(self._shares.requests, 2 * settings.body_bytes_max),
         )
         return limits, self._tls_of("http")
 
