@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tgres_py.config import Settings
 from tgres_py.memory import (
     MEMORY_MAX_LEAST,
     MIB,
@@ -11,6 +12,7 @@ from tgres_py.memory import (
     memory_max_bytes,
     shares,
 )
+from tgres_py.server.doors import Doors
 
 
 def test_without_a_setting_the_machine_decides() -> None:
@@ -32,6 +34,13 @@ def test_what_comes_in_follows_the_bound() -> None:
     small, large = shares(320 * MIB), shares(64 << 30)
     assert (small.requests, small.tails) == (5 * MIB, 10 * MIB)
     assert (large.requests, large.tails) == (1 << 30, 64 * MIB)
+
+
+def test_the_largest_body_comes_in_whatever_the_bound() -> None:
+    large = 64 * MIB
+    settings = Settings(memory_max=320 * MIB, body_bytes_max=large)
+    limits, _ = Doors(settings, settings.memory_shares()).gate()
+    assert limits.bytes_max >= 2 * large  # a packed one is held twice
 
 
 def test_a_chosen_cache_takes_from_the_others() -> None:

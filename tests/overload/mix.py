@@ -32,6 +32,7 @@ SENDERS = 8
 SERIES = 1_000  # of each sender
 STORM_LINES = 2_000
 GIVE_UP_S = 90.0
+LATE_PAUSE_S = 0.02
 PAUSED_S = 0.5  # a sender that isn't read looks this often whether it is to end
 # of some sizes: what is refused takes nothing
 SOME = ("host000000.metric0*", "host00000[0-1].*", "host00000[0-4].*", "*.*")
@@ -57,6 +58,7 @@ class Mix:
 
     server: ServerProcess
     clients: int = 50
+    late_lines: int = STORM_LINES  # at a time; each takes PostgreSQL some work
     stop: threading.Event = field(default_factory=threading.Event)
     answers: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
@@ -135,9 +137,10 @@ class Mix:
         def made() -> bytes:
             now_s = int(time.time())
             lines = []
-            for _ in range(STORM_LINES):
+            for _ in range(self.late_lines):
                 name = f"load.from{random.randrange(SENDERS)}.host{random.randrange(10):06d}.metric{random.randrange(100):02d}"
                 lines.append(f"{name} 1 {now_s - random.randrange(10_000, 500_000)}\n")
+            self.stop.wait(LATE_PAUSE_S)
             return "".join(lines).encode()
 
         self._send("late", made)

@@ -33,7 +33,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 def test_all_at_once(server: ServerProcess) -> None:
     server.start()
     assert server.process is not None
-    mix = Mix(server, clients=20)
+    mix = Mix(server, clients=20, late_lines=20)
     with Footprint(server.process.pid) as footprint:
         mix.run(seconds=9, freeze_s=6)
     print(footprint.highest)
