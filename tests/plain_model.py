@@ -36,6 +36,9 @@ class Ring:
         held, value = self.cells.get(slot % self.size, (None, math.nan))
         return value if held == slot else None
 
+    def times_s(self) -> list[int]:
+        return [slot * self.step_s for slot, _ in self.cells.values()]
+
     def put(self, slot: int, value: float) -> bool:
         held, _ = self.cells.get(slot % self.size, (slot, math.nan))
         if held > slot:
