@@ -110,8 +110,12 @@ async def body_of(request: web.Request) -> bytes:
     packing = request.get(PACKED, "identity")
     if packing == "identity" or not body:
         return body
+    # a few kB may become a body of the largest size
+    return await asyncio.to_thread(_unpacked, body, packing, request.client_max_size)
+
+
+def _unpacked(body: bytes, packing: str, most: int) -> bytes:
     unpack = zlib.decompressobj(_wbits(packing, body[0]))
-    most = request.client_max_size
     try:
         unpacked = unpack.decompress(body, most + 1)
     except zlib.error:

@@ -16,7 +16,6 @@ from tgres_py.query.cost import Cost
 POINT_BYTES = 8
 CALL_COPIES = 8  # of a function's arguments, its result among them; measured: 1 to 8, few up to 12
 SERIES_BYTES = 4_096  # labels and names at each stage
-BASE_BYTES = 24 << 20  # of a query in a worker process, whatever it reads
 LIGHT_SHARE = 1 / 8
 
 
