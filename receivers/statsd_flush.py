@@ -29,6 +29,7 @@ log = logging.getLogger("tgres.statsd")
 
 NAME = "statsd"  # the receiver's label in metrics
 NAMES_EACH = 500  # new series between two turns of the loop
+NAMES_MADE = 20_000  # that are there at the same time
 POINTS_EACH = 16_384
 
 
@@ -112,14 +113,18 @@ class StatsdFlush:
     async def _resolved(self, plan: Plan) -> tuple[Ids, Counter[Reason]]:
         """Ids of all numbers of a plan, below 0 where refused."""
         ids, rejected = plan.ids, Counter[Reason]()
-        if not plan.names:
+        missing = len(plan.missing)
+        if not missing:
             return ids, rejected
-        for first in range(0, len(plan.names), NAMES_EACH):
-            part = [name.encode() for name in plan.names[first : first + NAMES_EACH]]
-            found, refused = self._sink.registry.resolve(part)
-            ids[plan.missing[first : first + NAMES_EACH]] = found
-            rejected.update(refused.values())
-            await asyncio.sleep(0)
+        for begin in range(0, missing, NAMES_MADE):
+            end = min(missing, begin + NAMES_MADE)
+            names = await asyncio.to_thread(self.numbers.names, plan, begin, end)
+            for first in range(0, len(names), NAMES_EACH):
+                part = [name.encode() for name in names[first : first + NAMES_EACH]]
+                found, refused = self._sink.registry.resolve(part)
+                ids[plan.missing[begin + first : begin + first + len(part)]] = found
+                rejected.update(refused.values())
+                await asyncio.sleep(0)
         await asyncio.to_thread(self.numbers.learn, plan, ids)
         new = ids[plan.missing]
         self._on_new(new[new >= 0])

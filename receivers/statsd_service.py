@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class StreamLimits(NamedTuple):
 
 
 class StatsdService:
-    """``given``: the ``[statsd]`` table as it was written, for the management port's ``config``."""
+    """``given``: the ``[statsd]`` table as it was written, for the management port's ``config``; ``bytes_max``: see Aggregator."""
 
     def __init__(
         self,
@@ -42,8 +43,9 @@ class StatsdService:
         given: Mapping[str, Any],
         sink: Sink,
         on_new: Callable[[Ids], None] = lambda ids: None,
+        bytes_max: int = sys.maxsize,
     ) -> None:
-        self.aggregator = Aggregator(settings, clock.now_s())
+        self.aggregator = Aggregator(settings, clock.now_s(), bytes_max)
         self.flush = StatsdFlush(self.aggregator, sink, on_new)
         self.management = Management(self.aggregator, given)
         self._receiver = StatsdReceiver(self.aggregator, sink)

@@ -44,6 +44,11 @@ class Shares:
         return self.total // REQUESTS_PART
 
     @property
+    def statsd(self) -> int:
+        """Bytes of statsd's keys, and as many of what one interval brings for them: together the index at most."""
+        return self.index // 2
+
+    @property
     def tails(self) -> int:
         """Bytes of lines and frames of senders that aren't complete yet."""
         return min(TAILS_BYTES_MAX, self.total // TAILS_PART)

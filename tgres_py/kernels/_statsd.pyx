@@ -106,10 +106,19 @@ cdef class StatsdCells:
 
     @property
     def bytes_used(self):
-        return (
-            self.n * <int64_t>sizeof(Cell) + <int64_t>((self.mask + 1) * sizeof(uint64_t))
-            + self.log_n * <int64_t>(sizeof(int32_t) + sizeof(double)) + self.text_bytes + self.set_bytes
-        )
+        return self.keys_bytes + self.log_n * <int64_t>(sizeof(int32_t) + sizeof(double)) + self.set_bytes
+
+    @property
+    def keys_bytes(self):
+        return self.n * <int64_t>sizeof(Cell) + <int64_t>((self.mask + 1) * sizeof(uint64_t)) + self.text_bytes
+
+    @property
+    def values_held(self):
+        return self.log_n
+
+    @property
+    def members_bytes(self):
+        return self.set_bytes
 
     # -- cells -------------------------------------------------------------------------------
 
@@ -210,16 +219,29 @@ cdef class StatsdCells:
                 return True
         return False
 
-    cdef int32_t cell_of(self, key) except -2:
+    cdef int32_t cell_of(self, key, int kind) except -2:
+        """-1: there is no room for it."""
         cdef bytes raw = key.encode()
         cdef const char* p = raw
         cdef uint64_t h = hash_bytes(p, len(raw), self.seed)
         cdef int32_t k = self.find(p, len(raw), h)
         if k < 0:
+            if self.refuses(kind):
+                return -1
             k = self.insert(p, len(raw), h)
             if k < 0:
                 raise MemoryError
         return k
+
+    cdef bint refuses(self, int kind) noexcept nogil:
+        """Whether an event of a new key finds no room; no cell is made for it then."""
+        if kind == TIMER and self.log_n >= self.values_max:
+            self.refused_values += 1
+            return True
+        if self.keys >= self.keys_max:
+            self.refused_keys += 1
+            return True
+        return False
 
     cdef bint use(self, int32_t k, int kind) noexcept nogil:
         """Makes a cell's type live; False when there is no room for another key."""
@@ -338,18 +360,24 @@ cdef class StatsdCells:
     # -- events ------------------------------------------------------------------------------
 
     def count(self, key, double amount):
-        self.take_count(self.cell_of(key), amount)
+        cdef int32_t k = self.cell_of(key, COUNTER)
+        if k >= 0:
+            self.take_count(k, amount)
 
     def gauge(self, key, double value, bint signed):
-        self.take_gauge(self.cell_of(key), value, signed)
+        cdef int32_t k = self.cell_of(key, GAUGE)
+        if k >= 0:
+            self.take_gauge(k, value, signed)
 
     def time(self, key, double value, double weight):
-        if not self.take_time(self.cell_of(key), value, weight):
+        cdef int32_t k = self.cell_of(key, TIMER)
+        if k >= 0 and not self.take_time(k, value, weight):
             raise MemoryError
 
     def member(self, key, member):
+        cdef int32_t k = self.cell_of(key, SET)
         cdef bytes raw = member.encode()
-        if not self.take_member(self.cell_of(key), raw, len(raw)):
+        if k >= 0 and not self.take_member(k, raw, len(raw)):
             raise MemoryError
 
     def scan(self, bytes data, Py_ssize_t start):
@@ -425,6 +453,8 @@ cdef class StatsdCells:
             h = hash_bytes(name, n, self.seed)
             k = self.find(name, n, h)
             if k < 0:
+                if self.refuses(kind):
+                    return True
                 k = self.insert(name, n, h)
                 if k < 0:
                     return False
@@ -617,7 +647,7 @@ cdef class StatsdCells:
         cdef int32_t k
         if not self.delete(key, TIMER):
             return False
-        k = self.cell_of(key)
+        k = self.cell_of(key, TIMER)
         self.cells[k].size = 0
         for j in range(self.log_n):
             if self.log_cells[j] == k:

@@ -113,7 +113,21 @@ class StatsdCells:
     def bytes_used(self) -> int:
         """Memory of keys and of the interval's values, about."""
         values = (self._log_cells.itemsize + self._log_values.itemsize) * len(self._log_cells)
-        return KEY_BYTES * self.keys + MEMBER_BYTES * self._members + values
+        return self.keys_bytes + self.members_bytes + values
+
+    @property
+    def keys_bytes(self) -> int:
+        return KEY_BYTES * self.keys
+
+    @property
+    def values_held(self) -> int:
+        """Of all timers, since the last take."""
+        return len(self._log_cells)
+
+    @property
+    def members_bytes(self) -> int:
+        """Memory of the members of all sets, about."""
+        return MEMBER_BYTES * self._members
 
     # -- events ------------------------------------------------------------------------------
 

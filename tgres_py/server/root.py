@@ -202,7 +202,9 @@ class Server:
         doors.tell_receivers()
 
     async def _open_statsd(self) -> None:
-        self._statsd = ServerStatsd(self.settings, self.intake, self.registry, self.store)
+        self._statsd = ServerStatsd(
+            self.settings, self.intake, self.registry, self.store, self.shares.statsd
+        )
         self.statsd = self._statsd.service
         aggregator = self.statsd.aggregator
         self.registry.beside["statsd"] = lambda: aggregator.bytes_used

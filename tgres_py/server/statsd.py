@@ -25,10 +25,17 @@ class ServerStatsd:
     """``service``, and what it needs of the server around it."""
 
     def __init__(
-        self, settings: Settings, intake: Intake, registry: Registry, store: Store
+        self,
+        settings: Settings,
+        intake: Intake,
+        registry: Registry,
+        store: Store,
+        bytes_max: int,
     ) -> None:
         table = settings.statsd_table
-        self.service = StatsdService(table, settings.statsd_given_table, intake, self._check_steps)
+        self.service = StatsdService(
+            table, settings.statsd_given_table, intake, self._check_steps, bytes_max
+        )
         self._registry = registry
         self._store = store
         self._steps = StepCheck(table.interval_s)

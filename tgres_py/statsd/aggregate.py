@@ -9,6 +9,7 @@ Source: stats.js, backends/graphite.js of npm statsd 0.9.0.
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ TIMED_MAX = 1_000_000  # points with a time of their own that wait for the flush
 POINT_BYTES = 16  # a time and a value
 FLUSH_KEY_BYTES = 140  # measured: of a key what the flush remembers, its text and its ids
 TIMED_BYTES = 250  # of a point that waits with its time
+VALUE_BYTES = 28  # of a timer's value, from its arrival to the end of its flush
 
 
 class Timed(NamedTuple):
@@ -37,9 +39,17 @@ class Timed(NamedTuple):
 
 
 class Aggregator:
-    """One owner, one thread."""
+    """One owner, one thread. ``bytes_max``: of its keys, and as much again of what one interval brings for them; what is
+    beyond is refused, as beyond ``keysMax`` and its like. It is looked at with each buffer.
+    """
 
-    def __init__(self, settings: StatsdSettings, started_s: int = 0) -> None:
+    def __init__(
+        self, settings: StatsdSettings, started_s: int = 0, bytes_max: int = sys.maxsize
+    ) -> None:
+        self.bytes_max = bytes_max
+        self.keys_full = False
+        self.events_full = False  # of values, members and points with a time
+        self._flushing_bytes = 0  # what an interval holds that was taken and isn't flushed yet
         self.started_s = started_s
         self.last_msg_seen_s = started_s
         self.bad_lines_seen = 0  # since the start, as the two below
@@ -74,15 +84,40 @@ class Aggregator:
         self._parser = LineParser(settings)
         self._counts_keys = settings.keyFlush.interval > 0
         self._native = self._parser.plain and not self._counts_keys and not settings.dumpMessages
-        self._cells.keys_max = settings.keysMax
-        self._cells.values_max = settings.timerValuesMax
         self._cells.set_max = settings.setExactMax
-        self._cells.members_max = settings.setMembersMax
+        self._set_limits()
+
+    def _set_limits(self) -> None:
+        settings, cells = self.settings, self._cells
+        cells.keys_max = 0 if self.keys_full else settings.keysMax
+        cells.values_max = 0 if self.events_full else settings.timerValuesMax
+        cells.members_max = 0 if self.events_full else settings.setMembersMax
+
+    def _keep_within_memory(self) -> None:
+        """Closes for what would not fit, and opens again when there is room."""
+        full = self._keys_bytes >= self.bytes_max, self._events_bytes >= self.bytes_max
+        if full != (self.keys_full, self.events_full):
+            self.keys_full, self.events_full = full
+            self._set_limits()
+
+    @property
+    def _keys_bytes(self) -> int:
+        cells = self._cells
+        return cells.keys_bytes + FLUSH_KEY_BYTES * cells.keys
+
+    @property
+    def _events_bytes(self) -> int:
+        """What the interval's values, members and points with a time take until they are flushed, with those of the one before
+        if that isn't yet."""
+        cells = self._cells
+        values = VALUE_BYTES * cells.values_held + cells.members_bytes
+        return values + TIMED_BYTES * len(self.timed) + self._flushing_bytes
 
     # -- packets in --------------------------------------------------------------------------
 
     def add(self, data: bytes, packets: int, now_s: int) -> None:
         """Takes the lines of ``packets`` whole packets, an LF between them; the last LF may be missing."""
+        self._keep_within_memory()
         lines = at = bad = 0
         size = len(data)
         while at < size:
@@ -140,7 +175,7 @@ class Aggregator:
             cells.gauge(key, value, kind is Kind.GAUGE_SIGNED)
 
     def _timed(self, event: Event, value: float, time_s: int) -> None:
-        if len(self.timed) >= TIMED_MAX:
+        if len(self.timed) >= TIMED_MAX or self.events_full:
             self.refused_timed += 1
         elif event.kind is Kind.COUNT:
             rate = value / self.settings.interval_s
@@ -151,7 +186,8 @@ class Aggregator:
             self.timed.append(Timed(self.names.gauge(event.key), time_s, value))
 
     def _count_key(self, key: str) -> None:
-        if key in self.key_counts or len(self.key_counts) < self.settings.keysMax:
+        has_room = len(self.key_counts) < self.settings.keysMax and not self.keys_full
+        if has_room or key in self.key_counts:
             self.key_counts[key] += 1
 
     # -- a flush -----------------------------------------------------------------------------
@@ -163,6 +199,8 @@ class Aggregator:
             lag = now_s - self._flushed_s - settings.interval_s
             cells.gauge(self._lag_key, lag, False)
         self._flushed_s = now_s
+        values = VALUE_BYTES * cells.values_held
+        self._flushing_bytes = values + TIMED_BYTES * len(self.timed)
         taken = cells.take(
             settings.countersMaxTTL if settings.deletes_counters else 0,
             settings.timersMaxTTL if settings.deletes_timers else 0,
@@ -180,6 +218,7 @@ class Aggregator:
 
     def flushed(self, now_s: int, numbers: int, seconds: float) -> None:
         """Says what became of the last flush: when it was stored, how many numbers, how long it took."""
+        self._flushing_bytes = 0
         self._last_flush_s = now_s
         self._flush_ms = float(int(seconds * 1000))
         self._flush_bytes = POINT_BYTES * numbers
@@ -230,7 +269,8 @@ class Aggregator:
     def bytes_used(self) -> int:
         """Memory of all that is held, and of what the flush remembers of it, about; quick."""
         cells = self._cells
-        return cells.bytes_used + FLUSH_KEY_BYTES * cells.keys + TIMED_BYTES * len(self.timed)
+        held = cells.bytes_used + FLUSH_KEY_BYTES * cells.keys + TIMED_BYTES * len(self.timed)
+        return held + self._flushing_bytes
 
     def limits(self) -> dict[str, int]:
         """What limits refused since the start, by limit."""

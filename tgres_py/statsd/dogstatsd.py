@@ -20,6 +20,7 @@ EVENT, CHECK = b"_e{", b"_sc|"
 TAG_CHARS_MAX = 200
 TAGS_MAX = 100
 WAITING_MAX = 1_000  # events that wait for the store
+EVENT_BYTES_MAX = 8_192  # as DogStatsD's clients have it; so those that wait are some MB at most
 
 _HEAD = re.compile(rb"_e\{([0-9]{1,7}),([0-9]{1,7})\}:")
 _CHECK = re.compile(rb"_sc\|[^|]+\|[0-3](?:\|.*)?", re.DOTALL)
@@ -30,7 +31,7 @@ class Inbox:
     """Takes events and service checks out of the stream of lines, as the settings say.
 
     ``events``: those that wait, for whoever stores them; ``seen``, ``checks`` and ``refused`` (events that found
-    no room) count since the start.
+    no room, or are too long) count since the start.
     """
 
     def __init__(self, settings: StatsdSettings) -> None:
@@ -52,7 +53,7 @@ class Inbox:
             if event is None:
                 return False
             self.seen += 1
-            if len(self.events) < WAITING_MAX:
+            if len(self.events) < WAITING_MAX and len(line) <= EVENT_BYTES_MAX:
                 self.events.append(event)
             else:
                 self.refused += 1

@@ -43,14 +43,13 @@ class Interval(NamedTuple):
 class Plan(NamedTuple):
     """Numbers of a flush, NaN (no value) left out and counted in ``unknown_values``.
 
-    ``ids``: int32 (n,), UNKNOWN where a series is wanted for the name in ``names`` (in the order of ``missing``, int64 (m,)).
+    ``ids``: int32 (n,), UNKNOWN where a series is wanted, at the places ``missing``, int64 (m,); for their names see ``names``.
     """
 
     columns: list[Column]
     ids: Cells
     values: Floats
     missing: NDArray[np.int64]
-    names: list[str]
     unknown_values: int
 
 
@@ -87,15 +86,26 @@ class FlushNumbers:
         ids = [self._known(column) for column in columns]
         own_names = [self._names.own(leaf) for leaf in self._own_leaves]
         ids.append(np.array([self._own_ids.get(name, UNKNOWN) for name in own_names], np.int32))
-        missing, names = self._missing([*columns, own], ids, own_names)
+        known = np.concatenate(ids)
         return Plan(
             [*columns, own],
-            np.concatenate(ids),
+            known,
             np.concatenate([column.values for column in (*columns, own)]),
-            missing,
-            names,
+            np.flatnonzero(known < 0),
             self._nans,
         )
+
+    def names(self, plan: Plan, first: int, end: int) -> list[str]:
+        """Of the numbers at ``missing[first:end]``; all of them at once may take far more memory than the numbers."""
+        ends = np.cumsum([len(column.cells) for column in plan.columns])
+        places = plan.missing[first:end]
+        of = np.searchsorted(ends, places, side="right")
+        names: list[str] = []
+        for number in np.unique(of).tolist():
+            column = plan.columns[number]
+            here = places[of == number] - (ends[number] - len(column.cells))
+            names += self._made(column.kind, column.cells[here].tolist())
+        return names
 
     def columns(self, interval: Interval) -> list[Column]:
         """The numbers without NaN; the last column is statsd's own, its cells count ``own_leaves``."""
@@ -157,24 +167,9 @@ class FlushNumbers:
             ids = self._ids[column.kind] = grown
         return ids[column.cells]
 
-    def _missing(
-        self, columns: list[Column], ids: list[Cells], own_names: list[str]
-    ) -> tuple[NDArray[np.int64], list[str]]:
-        places: list[NDArray[np.int64]] = []
-        names: list[str] = []
-        begin = 0
-        for column, known in zip(columns, ids, strict=True):
-            unknown = np.flatnonzero(known < 0)
-            cells = column.cells[unknown].tolist()
-            if column.kind == "own":
-                names += [own_names[cell] for cell in cells]
-            else:
-                names += self._made(column.kind, cells)
-            places.append(unknown + begin)
-            begin += len(known)
-        return np.concatenate(places), names
-
     def _made(self, kind: str, cells: list[int]) -> list[str]:
+        if kind == "own":
+            return [self._name(kind, cell) for cell in cells]
         default = self._settings.tagDefault
         return [with_tag_values(self._name(kind, cell), default) for cell in cells]
 
