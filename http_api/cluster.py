@@ -9,7 +9,8 @@
 request goes to anywhere but the configured peers: redirects aren't followed, proxies and cookies
 not used. A node that fails is named in the answer's header ``X-Tgres-Peers-Failed`` and counted,
 and left alone for REST_S; the answer holds what the others have. Each change of a node's state is
-one line in the log. Source of the requests: graphite-web 1.1.10 as a front.
+one line in the log. What answers take while they are read comes out of the queries' memory. Source of the requests:
+graphite-web 1.1.10 as a front.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -27,7 +30,18 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from http_api.peer_answers import BadAnswer, read_find, read_render, read_texts
+from http_api.peer_answers import (
+    BadAnswer,
+    Beyond,
+    Body,
+    read_find,
+    read_render,
+    read_texts,
+    reckon_find,
+    reckon_render,
+    reckon_texts,
+)
+from http_api.room import Room, Share
 from tgres_py import clock
 from tgres_py.errors import LimitExceeded
 from tgres_py.kernels import NodeTable
@@ -42,6 +56,7 @@ CONNECTIONS_MAX = 8  # to one peer
 URL_CHARS_MAX = 2_000  # longer requests are sent as a form
 INLINE_BYTES_MAX = 32_768  # longer answers are read in a worker thread
 CHUNK_BYTES = 65_536
+STEP_BYTES = 1 << 20  # memory for an answer is taken so much at a time
 # aiohttp before 3.14 knows texts only
 _FAILED: Any = getattr(web, "RequestKey", lambda name, kind: name)("tgres.peers_failed", set)
 _SPECIAL = re.compile(r"([()'\"|\\])")
@@ -96,9 +111,12 @@ class Found:
 
 
 class Cluster:
-    """All peers. ``start`` within a running loop, ``close`` at the end."""
+    """All peers. ``start`` within a running loop, ``close`` at the end. ``bytes_max``: of an answer; ``room``: of all."""
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, bytes_max: int) -> None:
+    def __init__(
+        self, urls: Sequence[str], timeout_s: float, bytes_max: int, room: Room | None = None
+    ) -> None:
+        self.room = room or Room(sys.maxsize)
         self.peers = [_peer(url) for url in urls]
         self.timeout_s = timeout_s
         self.bytes_max = bytes_max
@@ -136,7 +154,7 @@ class Cluster:
         async def one(peer: Peer) -> dict[RemoteKey, list[RemoteSeries]]:
             jobs = [self._render(peer, asked, now_s, points_max) for asked in _batches(keys)]
             found: dict[RemoteKey, list[RemoteSeries]] = {}
-            for answer in await asyncio.gather(*jobs):
+            for answer in await _together(jobs):
                 found.update(answer)
             series = [series for same in found.values() for series in same]
             counts[peer.name] = len(series), sum(len(one.values) for one in series)
@@ -155,24 +173,34 @@ class Cluster:
         pairs = [("format", "msgpack"), ("local", "1"), ("noCache", "1")]
         pairs += [("from", str(keys[0].from_s)), ("until", str(keys[0].until_s))]
         pairs += [("now", str(now_s)), *(("target", target) for target in targets)]
-        body = await self._ask(peer, "render/", pairs)
-        # a node may answer the expression as it was sent
-        return await _read(body, lambda: read_render(body, {**targets, **asked}, points_max))
+        expressions = {**targets, **asked}  # a node may answer the expression as it was sent
+        with self.room.share() as share:
+            body = await self._ask(peer, "render/", pairs, share)
+            if len(body) <= INLINE_BYTES_MAX:
+                return read_render(body, expressions, points_max)
+            likely, most = await asyncio.to_thread(reckon_render, body)
+            for reckoned in (likely, most):
+                share.grow_now(reckoned.bytes)
+                read = partial(read_render, body, expressions, points_max, reckoned)
+                try:
+                    return await asyncio.to_thread(read)
+                except Beyond:
+                    pass
+        raise AssertionError("an answer holds more values than bytes")
 
     # -- names -------------------------------------------------------------------------------
 
     async def find(self, queries: Iterable[str], times: Pairs) -> dict[str, Found]:
         """The nodes of each query that other nodes have. ``times``: from and until, as far as given."""
         wanted = list(dict.fromkeys(queries))
-        found = await asyncio.gather(*(self._find(query, times) for query in wanted))
+        found = await _together([self._find(query, times) for query in wanted])
         return dict(zip(wanted, found, strict=True))
 
     async def _find(self, query: str, times: Pairs) -> Found:
         pairs = [("local", "1"), ("format", "msgpack"), ("query", query), *times]
 
         async def one(peer: Peer) -> NodeTable:
-            body = await self._ask(peer, "metrics/find/", pairs)
-            return await _read(body, lambda: read_find(body))
+            return await self._read(peer, "metrics/find/", pairs, reckon_find, read_find)
 
         answers, failed = await self._all(one)
         return Found(answers, failed)
@@ -181,8 +209,7 @@ class Cluster:
         """The texts that each of the other nodes lists under a path (names, tags, values), and who failed."""
 
         async def one(peer: Peer) -> Nodes:
-            body = await self._ask(peer, path, [("local", "1"), *pairs])
-            return await _read(body, lambda: read_texts(body))
+            return await self._read(peer, path, [("local", "1"), *pairs], reckon_texts, read_texts)
 
         return await self._all(one)
 
@@ -205,13 +232,29 @@ class Cluster:
             peer.answered()
             return answer
 
-        answers = await asyncio.gather(*(one(peer) for peer in self.peers))
+        answers = await _together([one(peer) for peer in self.peers])
         named = zip(self.peers, answers, strict=True)
         failed = [peer.name for peer, answer in named if answer is None]
         return [answer for answer in answers if answer is not None], failed
 
-    async def _ask(self, peer: Peer, path: str, pairs: Pairs) -> bytearray:
-        """The body of an answer with status 200. PeerFailed; LimitExceeded: it is too long."""
+    async def _read(
+        self,
+        peer: Peer,
+        path: str,
+        pairs: Pairs,
+        reckon: Callable[[Body], int],
+        read: Callable[[Body], NodeTable],
+    ) -> NodeTable:
+        """What ``read`` finds in an answer, with the memory that ``reckon`` says."""
+        with self.room.share() as share:
+            body = await self._ask(peer, path, pairs, share)
+            if len(body) <= INLINE_BYTES_MAX:
+                return read(body)
+            share.grow_now(await asyncio.to_thread(reckon, body))
+            return await asyncio.to_thread(read, body)
+
+    async def _ask(self, peer: Peer, path: str, pairs: Pairs, share: Share) -> bytearray:
+        """The body of an answer with status 200. PeerFailed; LimitExceeded: it is too long; Overloaded."""
         assert self._session is not None, "start() comes first"
         peer.requests += 1
         query = urlencode(pairs)
@@ -225,14 +268,14 @@ class Cluster:
             request = self._session.post(url, data=query, headers=form, allow_redirects=False)
         try:
             async with request as response:
-                return await self._body(response)
+                return await self._body(response, share)
         except TimeoutError:
             raise PeerFailed(f"no answer within {self.timeout_s:g} s", rest=True) from None
         except aiohttp.ClientError as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise PeerFailed(reason, rest=True) from None
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytearray:
+    async def _body(self, response: aiohttp.ClientResponse, share: Share) -> bytearray:
         if response.status != 200:
             # what it doesn't like is the request: the next one may be answered
             refused = 400 <= response.status < 500
@@ -240,12 +283,16 @@ class Cluster:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise PeerFailed("a packed answer, which wasn't asked for", rest=True)
         out = bytearray()
+        held = INLINE_BYTES_MAX  # so little needn't be taken
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             out += chunk
             if len(out) > self.bytes_max:
                 raise LimitExceeded(
                     "bytes of a peer's answer", len(out), self.bytes_max, "response_bytes_max"
                 )
+            if len(out) > held:
+                held = len(out) + STEP_BYTES
+                share.grow_now(held)
         return out  # a copy of a long one would take some ten milliseconds
 
 
@@ -274,8 +321,14 @@ def _target(key: RemoteKey) -> str:
     return key.expression if key.by_tags else _SPECIAL.sub(r"\\\1", key.expression)
 
 
-async def _read(body: bytearray, read: Callable[[], T]) -> T:
-    return read() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(read)
+async def _together(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of them give; with the first that fails the others end."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def with_found(nodes: Nodes, found: Found) -> Nodes:

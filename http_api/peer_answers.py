@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -24,6 +24,11 @@ from tgres_py.query.remote import RemoteKey, RemoteSeries
 TEXT_BYTES_MAX = 65_536
 KEYS_MAX = 64  # of one series or node
 LIST_MAX = 20_000_000
+# memory: of a series and of a node besides texts and values, of a value in the list that becomes an array, of a text that
+# becomes a row of a table; measured: 480, 134, 8 to 32, 90
+SERIES_BYTES, NODE_BYTES, VALUE_BYTES, TEXT_BYTES = 700, 160, 32, 110
+ROW_BYTES = 400  # of a row while it is an object
+ROW_VALUES = 10_000  # that a series may have whatever others have
 TIME_S_MAX = 1 << 40
 _NUMBERS = frozenset((float, int, type(None)))
 
@@ -35,17 +40,72 @@ class BadAnswer(Exception):
     """What a node sent isn't what was asked for."""
 
 
+class Beyond(Exception):
+    """An answer holds more values than were reckoned."""
+
+
+class Reckoned(NamedTuple):
+    """``bytes``: memory for the reading of a body and for what it gives, when it holds no more than ``points``, and no
+    series more than ``row``.
+    """
+
+    bytes: int
+    points: int
+    row: int
+
+
+WHATEVER = Reckoned(0, LIST_MAX, LIST_MAX)
+
+
+def reckon_render(body: Body) -> tuple[Reckoned, Reckoned]:
+    """What it takes if its values are what usual answers hold (floats, and nils of a byte each), and at most."""
+    nils = body.count(0xC0)
+    series = _length(body)
+    likely = nils + (len(body) - nils) // 5
+
+    def reckoned(points: int, row: int) -> Reckoned:
+        size = 2 * len(body) + 8 * points + VALUE_BYTES * row + SERIES_BYTES * series
+        return Reckoned(size, points, row)
+
+    row = min(likely, ROW_VALUES + 4 * likely // max(1, series))
+    return reckoned(likely, row), reckoned(len(body), len(body))
+
+
+def reckon_find(body: Body) -> int:
+    nodes = _length(body)
+    return 2 * len(body) + NODE_BYTES * nodes + ROW_BYTES * min(nodes, AT_ONCE)
+
+
+def reckon_texts(body: Body) -> int:
+    texts = body.count(b'"') // 2
+    return 3 * len(body) + TEXT_BYTES * texts + ROW_BYTES * min(texts, AT_ONCE)
+
+
+def _length(body: Body) -> int:
+    """Of a msgpack list, as its head says; no more than the bytes behind it can hold."""
+    reader = msgpack.Unpacker()
+    reader.feed(body[:5])
+    try:
+        length: int = reader.read_array_header()
+    except (ValueError, msgpack.exceptions.UnpackException):
+        return 0  # the reader will say what it is
+    return min(length, len(body) // 8)
+
+
 def read_render(
-    body: Body, asked: Mapping[str, RemoteKey], points_max: int
+    body: Body,
+    asked: Mapping[str, RemoteKey],
+    points_max: int,
+    reckoned: Reckoned = WHATEVER,
 ) -> dict[RemoteKey, list[RemoteSeries]]:
     """The series of each key. ``asked``: by pathExpression; when it is one only, all are its.
 
     Values become arrays series by series, so that a large answer never is a list of Python floats
-    as a whole. BadAnswer; LimitExceeded: more points than ``points_max``.
+    as a whole. BadAnswer; LimitExceeded: more points than ``points_max``; Beyond: than ``reckoned``.
     """
     out: dict[RemoteKey, list[RemoteSeries]] = {key: [] for key in asked.values()}
     points = 0
-    for row in _rows(body, points_max):
+    for row in _rows(body, reckoned.row):
         expression = _text(row.get("pathExpression", row.get("name")))
         key = next(iter(out)) if len(out) == 1 else asked.get(expression)
         if key is None:
@@ -54,6 +114,8 @@ def read_render(
         points += len(series.values)
         if points > points_max:
             raise LimitExceeded("points of other nodes", points, points_max, "query_points_max")
+        if points > reckoned.points:
+            raise Beyond
         out[key].append(series)
     return out
 
@@ -88,7 +150,9 @@ def read_texts(body: Body) -> NodeTable:
 
 
 def _rows(body: Body, array_max: int) -> Any:
-    """The maps of a msgpack list, one by one."""
+    """The maps of a msgpack list, one by one. Beyond: a list in them is longer than ``array_max``."""
+    # else the head of a list would be enough to take the memory of a long one
+    array_max = min(array_max, len(body))
     reader = msgpack.Unpacker(
         raw=False,
         strict_map_key=True,
@@ -109,6 +173,8 @@ def _rows(body: Body, array_max: int) -> Any:
         if reader.tell() != len(body):
             raise BadAnswer("bytes after the end")
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        if array_max < len(body) and "max_array_len" in str(error):
+            raise Beyond from None
         raise BadAnswer(f"no msgpack list: {error or type(error).__name__}") from None
 
 

@@ -90,11 +90,20 @@ class Share:
             return
         if size > self.most:
             raise MemoryExceeded(size, self.most)
-        if self.room.taken + more <= self.most:
-            self.take(more)
-        elif not self.size:
+        if self.room.taken + more > self.most and not self.size:
             await self.room.wait(self, more)
         else:
+            self.grow_now(size)
+
+    def grow_now(self, size: int) -> None:
+        """The same without waiting: for what comes bit by bit, like another node's answer."""
+        more = size - self.size
+        if more <= 0:
+            return
+        if size > self.most:
+            raise MemoryExceeded(size, self.most)
+        if self.room.taken + more > self.most:
             raise Overloaded(
                 "other queries have the memory that this one needs (memory_max)", "memory_max"
             )
+        self.take(more)

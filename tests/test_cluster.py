@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import msgpack
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -17,6 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from http_api import cluster as cluster_module
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.cluster import FAILED_HEADER, Cluster, _target
+from http_api.room import Room
 from tests import graphite_cases as cases
 from tests.fake_source import FakeSource, of_dataset, of_values
 from tests.graphite_dataset import BASE_NOW
@@ -71,9 +73,14 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
     """Starts applications; the last one may be a front: ``await start(source, urls)``."""
     async with AsyncExitStack() as stack:
 
-        async def run(source: FakeSource, peers: list[str] | None = None, **changes: Any) -> Client:
+        async def run(
+            source: FakeSource,
+            peers: list[str] | None = None,
+            room: Room | None = None,
+            **changes: Any,
+        ) -> Client:
             limits = settings(**changes)
-            front = Cluster(peers, 2.0, limits.response_bytes_max) if peers else None
+            front = Cluster(peers, 2.0, limits.response_bytes_max, room) if peers else None
             app = make_app(source, FakeStatus(), limits, front)
             return await stack.enter_async_context(TestClient(TestServer(app)))
 
@@ -288,6 +295,50 @@ async def test_limits(start: Callable[..., Any]) -> None:
         response = await front.get("/render", params=pairs)
         assert response.status == 400
         assert setting in await response.text()
+
+
+@pytest.mark.parametrize(
+    "path", ["/render?target=a.b&format=json", "/metrics/find?query=*", "/metrics/index.json"]
+)
+async def test_an_endless_answer_ends_at_the_memory_of_queries(
+    start: Callable[..., Any], serve: Callable[..., Any], path: str
+) -> None:
+    sent = 0
+
+    async def node(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(b"\xc0" * 65_536)
+            sent += 65_536
+
+    room = Room(4 << 20)
+    front = await start(piece(0), [await serve(node)], room)
+    answer = await front.get(path)
+    assert answer.status == 400
+    assert "memory_max" in await answer.text()
+    assert sent < 16 << 20  # what lies in sockets comes on top
+    assert room.taken == 0
+
+
+async def test_answers_that_have_no_memory_are_asked_for_later(
+    start: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    names = [f"a.b{i}" for i in range(20_000)]
+
+    async def node(request: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(names))
+
+    room = Room(16 << 20)
+    front = await start(FakeSource(), [await serve(node)], room)
+    with room.share() as others:
+        others.take(15 << 20)
+        assert (await front.get("/metrics/index.json")).status == 503
+    answer = await front.get("/metrics/index.json")
+    assert (answer.status, await answer.json()) == (200, sorted(names))
+    assert FAILED_HEADER not in answer.headers
+    assert room.taken == 0
 
 
 async def test_long_requests_are_sent_as_forms(start: Callable[..., Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -13,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from http_api.formats import msgpack_writer
-from http_api.peer_answers import BadAnswer, read_find, read_render, read_texts
+from http_api.peer_answers import (
+    BadAnswer,
+    Beyond,
+    read_find,
+    read_render,
+    read_texts,
+    reckon_find,
+    reckon_render,
+    reckon_texts,
+)
 from tests.fake_source import FakeSource
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.functions.series import Grid, Label, SeriesBlock
@@ -291,6 +302,72 @@ def test_series_that_nobody_asked_for_are_refused() -> None:
 def test_more_points_than_allowed() -> None:
     with pytest.raises(LimitExceeded, match="query_points_max"):
         read_render(packed(row(), row()), {"a.*": KEY}, 3)
+
+
+MANY = 20_000
+ANSWERS = {
+    "floats": (reckon_render, [row(name=f"a.b{i}", values=[0.1] * 500) for i in range(100)]),
+    "nils": (reckon_render, [row(values=[None] * MANY)]),
+    "short": (reckon_render, [row(name=f"a.b{i}", values=[1.5]) for i in range(MANY)]),
+    "nodes": (reckon_find, [{"path": f"a.b.c{i}", "is_leaf": True} for i in range(MANY)]),
+}
+
+
+def measured(read: Callable[[], Any]) -> int:
+    """Bytes at the peak, and the result isn't gone by then."""
+    tracemalloc.start()
+    try:
+        result = read()
+        peak = tracemalloc.get_traced_memory()[1]
+        del result
+    finally:
+        tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_reading_an_answer_takes_no_more_than_is_reckoned(kind: str) -> None:
+    reckon, rows = ANSWERS[kind]
+    body = packed(*rows)
+    if reckon is reckon_find:
+        most, took = reckon_find(body), measured(lambda: read_find(body))
+    else:
+        likely, _ = reckon_render(body)
+        most = likely.bytes
+        took = measured(lambda: read_render(body, {"a.*": KEY}, 1 << 30, likely))
+    print(took, most)
+    assert most / 20 < took < most
+
+
+def test_reading_a_list_of_texts_takes_no_more_than_is_reckoned() -> None:
+    body = json.dumps([f"a.b{i}" for i in range(MANY)]).encode()
+    took = measured(lambda: read_texts(body))
+    assert reckon_texts(body) / 5 < took < reckon_texts(body)
+
+
+@pytest.mark.parametrize("less", [{"points": 5_000}, {"row": 5_000}])
+def test_an_answer_with_more_values_than_usual_is_told(less: dict[str, int]) -> None:
+    """Whole numbers of a byte each."""
+    body = packed(row(values=[1] * MANY), *(row(name=f"x{i}") for i in range(2_000)))
+    likely, most = reckon_render(body)
+    with pytest.raises(Beyond):
+        read_render(body, {"a.*": KEY}, 1 << 30, likely._replace(**less))
+    found = read_render(body, {"a.*": KEY}, 1 << 30, most)
+    assert sum(len(one.values) for one in found[KEY]) == MANY + 4_000
+
+
+@pytest.mark.parametrize("head", [b"\xdd\x01\x00\x00\x00", b"\x91\x81\xa1a\xdd\x01\x00\x00\x00"])
+def test_the_head_of_a_list_takes_no_memory(head: bytes) -> None:
+    """It says that 16 million entries follow."""
+
+    def refused() -> None:
+        with pytest.raises(BadAnswer):
+            read_render(head, {"a.*": KEY}, 1 << 30)
+        with pytest.raises(BadAnswer):
+            read_find(head)
+
+    assert measured(refused) < 1 << 20
+    assert reckon_find(head) < 1_000
 
 
 @given(st.binary(max_size=200))

@@ -217,7 +217,10 @@ class Server:
         settings = self.settings
         if settings.cluster_peers:
             self.cluster = Cluster(
-                settings.cluster_peers, settings.cluster_timeout_s, settings.response_bytes_max
+                settings.cluster_peers,
+                settings.cluster_timeout_s,
+                settings.response_bytes_max,
+                self.queries.room,
             )
         verbs = AdminVerbs(Admin(self.store, self))
         app = make_app(
