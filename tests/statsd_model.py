@@ -178,7 +178,8 @@ class Model:
         }
         out |= {"median": statistics.median(values), "sum_squares": sum(v * v for v in values)}
         mean = sum(values) / n
-        out["std"] = math.sqrt(sum((v - mean) ** 2 for v in values) / n)
+        # ``** 2`` would raise where the square is beyond what a double holds
+        out["std"] = math.sqrt(sum((v - mean) * (v - mean) for v in values) / n)
         return out
 
 

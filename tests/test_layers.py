@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("tgres_py", "receivers", "http_api")
 
 
+@cache
 def sources() -> list[Path]:
     """All of the product's Python and Cython files."""
     return sorted(
@@ -43,6 +45,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield str(node.args[0].value)
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":

@@ -6,9 +6,11 @@ import base64
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from http_api.admin import Admin
@@ -119,9 +121,13 @@ async def test_only_its_own_token_opens_admin(
         assert found == (405 if status == 200 and path.endswith("count") else status)
 
 
+@cache  # mocks take some milliseconds
+def wrong_request() -> web.Request:
+    return make_mocked_request("GET", "/", {"Authorization": "Bearer wrong"})
+
+
 def refuse(tokens: TokenCheck, host: str) -> int:
-    request = make_mocked_request("GET", "/", {"Authorization": "Bearer wrong"})
-    answer = tokens.reader(request.clone(remote=host), READER)
+    answer = tokens.reader(wrong_request().clone(remote=host), READER)
     assert answer is not None
     return answer.status
 
