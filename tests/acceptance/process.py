@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tgres_py.storage.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 90.0
@@ -47,14 +55,46 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-class ServerProcess:
-    """A server on one data directory, which may be started many times; it chooses its ports itself."""
+@cache
+def _empty_database() -> Path:
+    """PostgreSQL's data directory after its first start and stop."""
+    folder = Path(tempfile.mkdtemp(prefix="tgres-pg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-    def __init__(self, folder: Path, *options: str, retentions: str = "1s:2h,10s:1d") -> None:
+    async def make() -> None:
+        server = EmbeddedPostgres(folder / "pg")
+        await server.start()
+        await server.stop()
+
+    with ThreadPoolExecutor(1) as other:  # there may be a running loop in this one
+        other.submit(asyncio.run, make()).result()
+    return folder / "pg"
+
+
+def lay_database(place: Path) -> None:
+    """What initdb would make at ``place``, as a copy: a tenth of the time."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", _empty_database(), place], check=True)
+
+
+class ServerProcess:
+    """A server on one data directory, which may be started many times; it chooses its ports itself.
+
+    ``runs_initdb``: an embedded PostgreSQL makes its data directory itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        retentions: str = "1s:2h,10s:1d",
+        runs_initdb: bool = False,
+    ) -> None:
         self.folder = folder
         self.options = options
         self.module = "tgres_py.cli.main"
         self.data = folder / "data"
+        self.runs_initdb = runs_initdb or any(option.startswith("--dsn") for option in options)
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.ports: dict[str, int] = {}
@@ -69,6 +109,8 @@ class ServerProcess:
         ``open_files``: how many it may have, soft and hard limit; 0 = as many as we.
         """
         self.starts += 1
+        if not self.runs_initdb and not self.data.exists():
+            lay_database(self.data / "pg")
         self._log = self.folder / f"log{self.starts}"
         listen = [f"--{name}=127.0.0.1:0" for name in ("http", "carbon", "pickle")]
         listen += ["--statsd=off", "--statsd-mgmt=off"]  # unless the options say otherwise

@@ -71,7 +71,7 @@ async def test_heads_with_two_meanings_end_the_connection_and_fill_no_log(
 def test_files_are_readable_by_the_server_only(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
-        server = ServerProcess(tmp_path)
+        server = ServerProcess(tmp_path, runs_initdb=True)
         server.start()
     finally:
         os.umask(umask)
