@@ -118,8 +118,8 @@ def make_app(
     _add(app, "/metrics/expand", finding(find.expand), "GET", "POST")
     _add(app, "/metrics/index.json", finding(find.index), "GET", "POST")
     _add(app, "/info", Info(source).view, "GET", "POST")
-    _add_tags(app, Tags(source, settings, cluster), finding)
-    _add_events(app, Events(source, settings))
+    _add_tags(app, Tags(source, settings, queries, finders, cluster), finding)
+    _add_events(app, Events(source, settings, queries), finding)
     _add(app, "/functions", about.all, "GET")
     _add(app, "/functions/{name}", about.one, "GET")
     _add(app, "/version", _version, "GET")
@@ -165,11 +165,14 @@ def _add_tags(app: web.Application, tags: Tags, finding: Callable[[Handler], Han
     _add(app, "/tags/{tag}", errors_as_json(finding(tags.one)), "GET")
 
 
-def _add_events(app: web.Application, events: Events) -> None:
+def _add_events(
+    app: web.Application, events: Events, finding: Callable[[Handler], Handler]
+) -> None:
     for path in ("/events", "/events/"):
         app.router.add_route("POST", path, errors_as_json(events.add))
-    _add(app, "/events", errors_as_json(events.find), "GET")
-    _add(app, "/events/get_data", errors_as_json(events.find), "GET", "POST")
+    find = errors_as_json(finding(events.find))
+    _add(app, "/events", find, "GET")
+    _add(app, "/events/get_data", find, "GET", "POST")
     _add(app, r"/events/{id:[0-9]{1,18}}", errors_as_json(events.one), "GET")
 
 

@@ -22,17 +22,24 @@ import orjson
 from aiohttp import web
 
 from http_api.json_errors import reply_json_error
+from http_api.queries import Queries, memory
 from http_api.render_params import now_of, zone_of
 from http_api.reply import Params, body_of, read_params, reply, reply_json
+from http_api.room import Share
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.event import Event, EventQuery, text_bytes
 from tgres_py.query.source import Source
 from tgres_py.target.attime import parse_at_time
 
 TAGS_MAX = 100
 WHAT_CHARS_MAX = 4_096
 AT_S_MAX = 253_000_000_000.0  # in the year 9987
+
+# so many are read at first, and STEP times as many each time until all are there
+EVENTS_FIRST, TEXT_BYTES_FIRST, STEP = 1_000, 64 << 10, 4
+# memory: of an event besides its texts; of a byte of these as it comes, as text and in the body
+EVENT_BYTES, TEXT_TIMES = 1_000, 6
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,9 +54,10 @@ class EventSettings(Protocol):
 class Events:
     """The views over one source."""
 
-    def __init__(self, source: Source, settings: EventSettings) -> None:
+    def __init__(self, source: Source, settings: EventSettings, queries: Queries) -> None:
         self.source = source
         self.settings = settings
+        self.room = queries.room
 
     async def add(self, request: web.Request) -> web.Response:
         event = parse_event(await body_of(request), clock.now())
@@ -61,13 +69,35 @@ class Events:
         most = self.settings.events_max
         bytes_max = self.settings.response_bytes_max
         wanted = parse_query(params, most)._replace(bytes_max=bytes_max)
-        # tags= without any tag finds nothing (as in graphite-web)
-        found = [] if wanted.tags == () else await self.source.find_events(wanted)
-        if len(found) > most:
-            raise LimitExceeded("events to list", len(found), most, "events_max")
-        rows = [_row(event) for event in found]
-        # when events were left out for their bytes, those that came are too many already
-        return await reply_json(lambda: rows, params, request, len(rows), bytes_max)
+        async with memory(request, self.room, 0) as share:
+            # tags= without any tag finds nothing (as in graphite-web)
+            found = [] if wanted.tags == () else await self._read(wanted, share)
+            if len(found) > most:
+                raise LimitExceeded("events to list", len(found), most, "events_max")
+            # when events were left out for their bytes, those that came are too many already
+            return await reply_json(
+                lambda: map(_row, found), params, request, len(found), bytes_max
+            )
+
+    async def _read(self, wanted: EventQuery, share: Share) -> list[Event]:
+        """What is wanted, or more bytes than that; as much at a time as there is memory for."""
+        number, size = EVENTS_FIRST, TEXT_BYTES_FIRST
+        while True:
+            part = wanted._replace(
+                limit=min(number, wanted.limit), bytes_max=min(size, wanted.bytes_max)
+            )
+            await share.grow(part.limit * EVENT_BYTES + part.bytes_max * TEXT_TIMES)
+            found = await self.source.find_events(part)
+            texts = sum(map(text_bytes, found))
+            if len(found) >= wanted.limit or texts > wanted.bytes_max:
+                return found
+            if len(found) >= part.limit:
+                number *= STEP
+            elif texts > part.bytes_max:
+                size *= STEP
+            else:
+                return found
+            del found
 
     async def one(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)

@@ -24,7 +24,7 @@ from http_api.chunks import CHUNK_BYTES, limited
 from http_api.cluster import Cluster, Found, failed_of, with_found
 from http_api.encoding import dump_json
 from http_api.formats import msgpack_writer, pickle_writer
-from http_api.queries import Queries, limit_of
+from http_api.queries import Queries, memory
 from http_api.render_params import now_of, zone_of
 from http_api.reply import (
     INLINE_ENTRIES_MAX,
@@ -36,7 +36,7 @@ from http_api.reply import (
 from tgres_py.errors import BadRequest, LimitExceeded
 from tgres_py.kernels import NodeTable
 from tgres_py.model import nodes as model
-from tgres_py.model.nodes import BRANCH, LEAF, NO_ID, TreeNode
+from tgres_py.model.nodes import AT_ONCE, BRANCH, LEAF, NO_ID, TreeNode
 from tgres_py.model.points import Ids
 from tgres_py.query.source import SeriesSource, is_wide
 from tgres_py.target.attime import parse_at_time
@@ -49,6 +49,7 @@ _PACKED = {
 # what an answer has beside its texts, for each entry; measured: up to 95
 ENTRY_BYTES_MAX = 100
 PRETTY_TIMES_MAX = 3
+LINE_BYTES = 8  # around a text in a list of them, pretty or not
 # memory for each node while it is looked up, sorted and merged, without its text: measured 84 to 172 with texts of 21 bytes
 NODE_BYTES = 128
 Nodes = model.NodeTable
@@ -218,16 +219,27 @@ class Find:
         local = params.number("local")
         ids = await self.look_up(["**"], [], partial(self.source.expand, "**"))
         make: Callable[[], Iterator[str]] = partial(gently.names, self.source, ids)
-        entries = len(ids)
+        others: list[Nodes] = []
         if self.cluster is not None and not local:
             others, failed = await self.cluster.texts("metrics/index.json", [])
             failed_of(request).update(failed)
+        entries = len(ids) + sum(map(len, others))
+        if entries <= INLINE_ENTRIES_MAX:
             if any(map(len, others)):
-                entries += sum(map(len, others))
                 make = partial(_joined, self.source, ids, others)
-        return await reply_json(
-            make, params, request, entries, self.bytes_max, threads=self.threads
-        )
+            return await reply_json(make, params, request, entries, self.bytes_max)
+        measure = partial(text_bytes, self.source, ids)
+        texts = await asyncio.get_running_loop().run_in_executor(self.threads, measure)
+        texts += sum(2 * len(table.text) for table in others)
+        size = ids.nbytes
+        if any(map(len, others)):
+            make = partial(_joined, self.source, ids, others)
+            size += texts + entries * NODE_BYTES
+        at_most = texts + entries * LINE_BYTES
+        async with memory(request, self.room, size + body_bytes(at_most, self.bytes_max)):
+            return await reply_json(
+                make, params, request, entries, self.bytes_max, at_most, self.threads
+            )
 
     async def reply(
         self,
@@ -237,12 +249,12 @@ class Find:
         tables: Sequence[Nodes],
         entry_bytes: int,
     ) -> web.StreamResponse:
-        """``entry_bytes``: see _bytes_at_most."""
+        """``entry_bytes``: see bytes_at_most."""
         entries = sum(map(len, tables))
         at_most = math.inf
         if entries > INLINE_ENTRIES_MAX:
             times = PRETTY_TIMES_MAX if params.get("pretty") else 1
-            at_most = times * _bytes_at_most(tables, entry_bytes)
+            at_most = times * bytes_at_most(tables, entry_bytes)
         async with self.memory(request, tables, at_most):
             return await reply_json(
                 make, params, request, entries, self.bytes_max, at_most, self.threads
@@ -256,7 +268,7 @@ class Find:
         def write() -> Iterator[bytes]:
             return limited(dump(make(), nodes.entries), self.bytes_max)
 
-        at_most = _bytes_at_most([nodes], ENTRY_BYTES_MAX)
+        at_most = bytes_at_most([nodes], ENTRY_BYTES_MAX)
         async with self.memory(request, [nodes], at_most):
             collect = at_most > self.bytes_max
             return await reply_pieces(
@@ -273,21 +285,21 @@ class Find:
         if not _is_long(tables):
             yield
             return
-        body = 8 * CHUNK_BYTES if at_most <= self.bytes_max else self.bytes_max + CHUNK_BYTES
         nodes = sum(len(table.text) + len(table) * NODE_BYTES for table in tables)
-        limit = limit_of(request)
-        with self.room.share(heavy=True) as share:
-            limit.waiting_for = "memory_max"
-            await share.grow(nodes + body)
-            limit.waiting_for = None
+        async with memory(request, self.room, nodes + body_bytes(at_most, self.bytes_max)):
             yield
+
+
+def body_bytes(at_most: float, bytes_max: int) -> int:
+    """Memory for a body of so many bytes at most: some chunks of it, or all where it may be too long (see reply_json)."""
+    return 8 * CHUNK_BYTES if at_most <= bytes_max else bytes_max + CHUNK_BYTES
 
 
 def _is_long(tables: Sequence[Nodes]) -> bool:
     return sum(map(len, tables)) > INLINE_ENTRIES_MAX
 
 
-def _bytes_at_most(tables: Sequence[Nodes], entry_bytes: int) -> int:
+def bytes_at_most(tables: Sequence[Nodes], entry_bytes: int) -> int:
     """No answer is longer that has each node's path and name in at most one entry for each kind, which takes ``entry_bytes``
     beside. Names hold no character that JSON writes in six.
     """
@@ -296,6 +308,15 @@ def _bytes_at_most(tables: Sequence[Nodes], entry_bytes: int) -> int:
         escaped = b'"' in table.text or b"\\" in table.text
         size += len(table.text) * 4 * (2 if escaped else 1) + table.entries * entry_bytes
     return size + entry_bytes
+
+
+def text_bytes(source: SeriesSource, ids: Ids) -> int:
+    """The names of these take no more in JSON, without what is around each."""
+    size = 0
+    for first in range(0, len(ids), AT_ONCE):
+        text = "".join(source.names(ids[first : first + AT_ONCE]))
+        size += len(text) * 4 if not text.isascii() or '"' in text or "\\" in text else len(text)
+    return size
 
 
 def _joined(source: SeriesSource, ids: Ids, others: Sequence[Nodes]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Protocol
 from aiohttp import web
 
 from http_api.admission import Admission
-from http_api.room import Room
+from http_api.room import Room, Share
 from http_api.stream import LIMIT
 from http_api.workers.pool import Workers, room_bytes, worker_count
 from tgres_py.errors import LimitExceeded, Overloaded
@@ -139,6 +139,18 @@ def limit_of(request: web.Request) -> TimeLimit:
     """Of a request that came through ``in_turn``."""
     limit: TimeLimit = request[LIMIT]
     return limit
+
+
+@asynccontextmanager
+async def memory(request: web.Request, room: Room, size: int) -> AsyncIterator[Share]:
+    """So many bytes of the queries' memory for the block, for which it may have to wait; a part is left to renders. For
+    requests that came through ``in_turn``."""
+    limit = limit_of(request)
+    with room.share(heavy=True) as share:
+        limit.waiting_for = "memory_max"
+        await share.grow(size)
+        limit.waiting_for = None
+        yield share
 
 
 def in_turn(queries: Queries, timeout_s: float, handler: Handler) -> Handler:

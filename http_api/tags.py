@@ -23,22 +23,34 @@ server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from aiohttp import web
+from numpy.typing import NDArray
 
 from http_api import gently
+from http_api.chunks import CHUNK_BYTES
 from http_api.cluster import Cluster, failed_of
-from http_api.reply import Params, read_params, reply_json
+from http_api.find import LINE_BYTES, NODE_BYTES, bytes_at_most, text_bytes
+from http_api.queries import Queries, memory
+from http_api.reply import INLINE_ENTRIES_MAX, Params, read_params, reply_json
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.model.tagindex import TagIndex, parse_expression
+from tgres_py.kernels import NodeTable
+from tgres_py.model.tagindex import Regex, TagIndex, parse_expression
 from tgres_py.query.source import Source
 
 LIMIT_DEFAULT = 100  # of autoComplete
 ELSEWHERE_MAX = 10_000  # that other nodes are asked for when all are wanted
 # indexes of fewer series are searched without a thread's help
 INLINE_SERIES_MAX = 20_000
+
+CHAR_BYTES, ENTRY_BYTES = 6, 80  # in JSON: of a character at most, of a value besides its text
 
 T = TypeVar("T")
 
@@ -56,10 +68,18 @@ class Tags:
     """
 
     def __init__(
-        self, source: Source, settings: TagSettings, cluster: Cluster | None = None
+        self,
+        source: Source,
+        settings: TagSettings,
+        queries: Queries,
+        threads: Executor,
+        cluster: Cluster | None = None,
     ) -> None:
         self.source = source
         self.settings = settings
+        self.bytes_max = settings.response_bytes_max
+        self.room = queries.room
+        self.threads = threads
         self.cluster = cluster
 
     async def all(self, request: web.Request) -> web.StreamResponse:
@@ -78,9 +98,18 @@ class Tags:
         number = index.tag_number(tag)
         if number == 0:
             return await self._reply(None, params, request)
-        found = await _search(index, lambda: index.values(tag, params.get("filter")))
-        values = [{"id": id_, "value": value, "count": n} for value, id_, n in found[:limit]]
-        return await self._reply({"id": number, "tag": tag, "values": values}, params, request)
+        async with self.memory(request, index.value_count(tag)):
+            found, counts = await _search(index, partial(_values, index, tag, params.get("filter")))
+            found = found.first(limit)
+
+            def make() -> dict[str, Any]:
+                values = chain.from_iterable(_counted(part, counts) for part in found.parts())
+                return {"id": number, "tag": tag, "values": values if len(found) else []}
+
+            at_most = bytes_at_most([found], ENTRY_BYTES) + 2 * ENTRY_BYTES + CHAR_BYTES * len(tag)
+            return await reply_json(
+                make, params, request, len(found), self.bytes_max, at_most, self.threads
+            )
 
     async def find_series(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
@@ -88,13 +117,16 @@ class Tags:
         if not expressions:
             raise BadRequest("no tag expressions specified")
         index = self.source.tags()
+        ids = await _search(index, lambda: index.find(expressions))
 
-        def find() -> list[str]:
-            return gently.sort(gently.names(self.source, index.find(expressions)))
+        def find() -> NodeTable:
+            return NodeTable.of_texts(gently.names(self.source, ids)).by_path()
 
-        found = await _search(index, find)
         asked = [("expr", text) for text in expressions]
-        return await self._reply_joined(found, "tags/findSeries", asked, None, params, request)
+        names = await _search(index, partial(text_bytes, self.source, ids))
+        async with self.memory(request, len(ids), names):
+            found = await _search(index, find)
+            return await self._reply_joined(found, "tags/findSeries", asked, None, params, request)
 
     async def complete_tags(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
@@ -108,9 +140,9 @@ class Tags:
             searched = {parse_expression(text).tag for text in expressions}
             return [tag for tag in index.tags_of(index.find(expressions)) if tag not in searched]
 
-        found = [tag for tag in await _search(index, complete) if tag.startswith(prefix)]
         asked = [("tagPrefix", prefix), *(("expr", text) for text in expressions)]
         path = "tags/autoComplete/tags"
+        found = await _search(index, lambda: _starting(complete(), prefix))
         return await self._reply_joined(found, path, asked, limit, params, request)
 
     async def complete_values(self, request: web.Request) -> web.StreamResponse:
@@ -122,19 +154,34 @@ class Tags:
         limit = _complete_limit(params, bool(expressions))
         index = self.source.tags()
 
-        def complete() -> list[str]:
-            if not expressions:
-                return [value for value, _, _ in index.values(tag)]
-            return index.values_of(tag, index.find([*expressions, f"{tag}!="]))
+        def complete() -> NodeTable:
+            if expressions:
+                texts = index.values_of(tag, index.find([*expressions, f"{tag}!="]))
+                return _starting(texts, prefix)
+            return _values(index, tag, None, prefix)[0]
 
-        found = [value for value in await _search(index, complete) if value.startswith(prefix)]
         asked = [("tag", tag), ("valuePrefix", prefix), *(("expr", text) for text in expressions)]
         path = "tags/autoComplete/values"
-        return await self._reply_joined(found, path, asked, limit, params, request)
+        async with self.memory(request, index.value_count(tag)):
+            found = await _search(index, complete)
+            return await self._reply_joined(found, path, asked, limit, params, request)
+
+    @asynccontextmanager
+    async def memory(
+        self, request: web.Request, entries: int, texts: int = 0
+    ) -> AsyncIterator[None]:
+        """While a long list is looked up and sent it has its share of the queries' memory. ``texts``: bytes of them all, where
+        they are long."""
+        if entries <= INLINE_ENTRIES_MAX:
+            yield
+            return
+        size = entries * NODE_BYTES + texts + 8 * CHUNK_BYTES
+        async with memory(request, self.room, size):
+            yield
 
     async def _reply_joined(
         self,
-        found: list[str],
+        found: NodeTable,
         path: str,
         asked: list[tuple[str, str]],
         limit: int | None,
@@ -149,9 +196,13 @@ class Tags:
             most = limit if limit is not None and limit > 0 else ELSEWHERE_MAX
             others, failed = await self.cluster.texts(path, [*asked, ("limit", str(most))])
             failed_of(request).update(failed)
-            texts = {text for table in others for text in table.each_path()}
-            found = sorted(texts.union(found)) if texts else found
-        return await self._reply(found[:limit], params, request)
+            if any(map(len, others)):
+                found = NodeTable.together([found, *others]).by_path()
+        found = found.first(limit)
+        at_most = bytes_at_most([found], LINE_BYTES)
+        return await reply_json(
+            found.each_path, params, request, len(found), self.bytes_max, at_most, self.threads
+        )
 
     async def tag_series(self, request: web.Request) -> web.StreamResponse:
         params = await read_params(request)
@@ -193,6 +244,32 @@ async def wrong_method(request: web.Request) -> web.Response:
 
 async def _search(index: TagIndex, work: Callable[[], T]) -> T:
     return work() if len(index) <= INLINE_SERIES_MAX else await asyncio.to_thread(work)
+
+
+def _values(
+    index: TagIndex, tag: str, pattern: str | None, prefix: str = ""
+) -> tuple[NodeTable, NDArray[np.int64]]:
+    """The values of a tag that are in use, sorted, and by their ids how many series have them."""
+    texts, counts = index.value_counts(tag)
+    wanted = counts > 0
+    if pattern:
+        wanted &= Regex(pattern).accepts(texts)
+    if prefix:
+        starts = (text.startswith(prefix) for text in texts)
+        wanted &= np.fromiter(starts, np.bool_, len(texts))
+    table = NodeTable.of_texts(texts)
+    table.ids = np.arange(len(texts), dtype=np.int32)
+    return table.take(np.flatnonzero(wanted)).by_path(), counts
+
+
+def _counted(part: NodeTable, counts: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    numbers, series = (part.ids + 1).tolist(), counts[part.ids].tolist()
+    for value, number, count in zip(part.path_texts(), numbers, series, strict=True):
+        yield {"id": number, "value": value, "count": count}
+
+
+def _starting(texts: list[str], prefix: str) -> NodeTable:
+    return NodeTable.of_texts(text for text in texts if text.startswith(prefix))
 
 
 def _repeated(params: Params, name: str) -> list[str]:

@@ -416,9 +416,11 @@ async def test_events(store: Store) -> None:
     assert await found(0, 2e9, ("b", "c"), False) == [first, late, twin]
     assert await found(0, 2e9, ("nosuch",), False) == []
     assert await found(0, 2e9, None, True, 2) == [bare, first]
-    # "bare" has 4 bytes, "first" 10 and its data 8
-    for bytes_max, expected in ((3, 1), (4, 2), (21, 2), (22, 3), (26, 4)):
+    # "bare" has 4 bytes; "first" 10, its data 8, its tags 1 + 64 each; "late" 4 and 65
+    for bytes_max, expected in ((3, 1), (4, 2), (151, 2), (152, 3), (220, 3), (221, 4)):
         assert len(await found(0, 2e9, None, True, 10, bytes_max)) == expected
+    times = EventQuery(0, 2e9, ("b", "c"), match_all=False, limit=2, times_only=True)
+    assert await store.find_events(times) == [Event("", first.at_s), Event("", late.at_s)]
     assert await store.get_event(ids[1]) == first
     assert await store.get_event(0) is None
     assert await store.get_event(10**17) is None

@@ -24,6 +24,7 @@ from tgres_py.target.attime import parse_interval
 Range = tuple[int, int]
 StepSet = frozenset[int]
 LOOKBACK_S_MAX = 100 * 365 * 86_400
+EVENTS_MAX = 100_000  # that one call reads: 20 MB
 # As much memory for names as for points, and some names for whoever allows few points.
 NAME_CHARS_PER_POINT = 8
 NAME_CHARS_MIN = 1 << 20
@@ -130,7 +131,9 @@ class EventReads:
         if not tags:
             return None
         wanted = None if tags == ("*",) else tags
-        return EventQuery(context.from_s, context.until_s, wanted, limit=context.points_max)
+        return EventQuery(
+            context.from_s, context.until_s, wanted, limit=EVENTS_MAX + 1, times_only=True
+        )
 
 
 @dataclass(frozen=True, slots=True)

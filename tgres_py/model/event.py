@@ -20,7 +20,7 @@ class Event(NamedTuple):
 class EventQuery(NamedTuple):
     """Events with from_s <= at_s <= until_s. ``tags``: None = all, else those with all of the tags (or,
     without ``match_all``, one of them); ``limit``: the most that are wanted, the earliest ones. No further ones are given
-    once those before hold more than ``bytes_max`` (of ``what`` and ``data``, in UTF-8).
+    once those before hold more than ``bytes_max`` (see text_bytes). ``times_only``: without what and data, tags and id.
     """
 
     from_s: float
@@ -29,6 +29,7 @@ class EventQuery(NamedTuple):
     match_all: bool = True
     limit: int = 10_000
     bytes_max: int = 200 << 20
+    times_only: bool = False
 
     def matches(self, event: Event) -> bool:
         if not self.from_s <= event.at_s <= self.until_s:
@@ -36,3 +37,12 @@ class EventQuery(NamedTuple):
         if self.tags is None:
             return True
         return (all if self.match_all else any)(tag in event.tags for tag in self.tags)
+
+
+TAG_BYTES = 64  # of each besides its text
+
+
+def text_bytes(event: Event) -> int:
+    """Of its texts in UTF-8, and what its tags take besides."""
+    texts = event.what, event.data, *event.tags
+    return sum(len(text.encode()) for text in texts) + TAG_BYTES * len(event.tags)

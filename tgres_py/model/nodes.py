@@ -191,6 +191,10 @@ class NodeTable:
         for first in range(0, len(self), AT_ONCE):
             yield self._between(first, first + AT_ONCE)
 
+    def first(self, limit: int | None) -> Self:
+        """As a list's ``[:limit]``."""
+        return self._between(0, len(range(len(self))[:limit]))
+
     def _between(self, first: int, end: int) -> Self:
         return self.__class__(
             self.text,

@@ -345,20 +345,19 @@ class TagIndex:
         column = self._columns.get(tag)
         return column.number if column and len(column.rows()[0]) else 0
 
-    def values(self, tag: str, pattern: str | None = None) -> list[tuple[str, int, int]]:
-        """(value, its number within the tag, number of series) of the values in use, sorted."""
+    def value_count(self, tag: str) -> int:
+        """How many values a tag has or had."""
+        column = self._columns.get(tag)
+        return len(column.values) if column is not None else 0
+
+    def value_counts(self, tag: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The values of a tag by number less one, and how many series have each."""
         column = self._columns.get(tag)
         if column is None:
-            return []
+            return [], np.empty(0, np.int64)
         _, codes = column.rows()
         texts = column.texts()
-        counts = np.bincount(codes, minlength=len(texts)).tolist()
-        numbered = zip(texts, range(1, len(texts) + 1), counts, strict=True)
-        found = sorted(item for item in numbered if item[2])
-        if not pattern:
-            return found
-        accepted = Regex(pattern).accepts([value for value, _, _ in found])
-        return [item for item, ok in zip(found, accepted.tolist(), strict=True) if ok]
+        return texts, np.bincount(codes, minlength=len(texts))
 
     def tags_of(self, ids: Ids) -> list[str]:
         """The tags that some of the series have, sorted."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tgres_py import clock
 from tgres_py.errors import BadRequest, LimitExceeded
-from tgres_py.functions.reads import Further, RequestState, common_step
+from tgres_py.functions.reads import EVENTS_MAX, Further, RequestState, common_step
 from tgres_py.functions.series import Grid, Label, Part, SeriesBlock
 from tgres_py.model.ident import parse_tags
 from tgres_py.query.held import Held
@@ -144,6 +144,8 @@ async def fetch_kept(
     for call in plan.event_calls:
         assert call.events
         found = await source.find_events(call.events)
+        if len(found) > EVENTS_MAX:
+            raise BadRequest(f"events: more than {EVENTS_MAX} lie in the range, which is the most")
         call.event_times_s = tuple(event.at_s for event in found)
     gate = asyncio.Semaphore(FETCHES_AT_ONCE)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgres_py.errors import StoreUnavailable
-from tgres_py.model.event import Event, EventQuery
+from tgres_py.model.event import Event, EventQuery, text_bytes
 from tgres_py.model.retention import Archive, BundleSpec
 from tgres_py.storage.port import (
     PING_TIMEOUT_S,
@@ -223,8 +223,9 @@ class MemoryStore:
         self._check()
         found = [event for event in self._events if wanted.matches(event)]
         found = sorted(found, key=lambda event: (event.at_s, event.id))[: wanted.limit]
-        sizes = (len(event.what.encode()) + len(event.data.encode()) for event in found)
-        before = accumulate(sizes, initial=0)
+        before = accumulate(map(text_bytes, found), initial=0)
+        if wanted.times_only:
+            return [Event("", event.at_s) for event in found]
         return [
             event for event, size in zip(found, before, strict=False) if size <= wanted.bytes_max
         ]

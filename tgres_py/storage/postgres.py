@@ -193,10 +193,12 @@ class PostgresStore(SeriesNames, RetentionJobs):
     async def find_events(self, wanted: EventQuery) -> list[Event]:
         tags = None if wanted.tags is None else list(wanted.tags)
         ends = [min(max(end, EVENT_TIMES_S[0]), EVENT_TIMES_S[1]) for end in wanted[:2]]
+        asked = *ends, tags, wanted.match_all, wanted.limit
         async with self._pool.use() as connection:
-            rows = await connection.fetch(
-                query("find_events"), *ends, tags, wanted.match_all, wanted.limit, wanted.bytes_max
-            )
+            if wanted.times_only:
+                rows = await connection.fetch(query("find_event_times"), *asked)
+                return [Event("", row["at_s"]) for row in rows]
+            rows = await connection.fetch(query("find_events"), *asked, wanted.bytes_max)
         return [_event(row) for row in rows]
 
     async def get_event(self, id_: int) -> Event | None:

@@ -133,7 +133,8 @@ INSERT INTO event (what, tags, data, at) VALUES ($1, $2, $3, to_timestamp($4)) R
 
 -- name: find_events
 SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id
-FROM (SELECT *, sum(octet_length(what) + octet_length(data)) OVER before AS bytes_before
+FROM (SELECT *, sum(octet_length(what) + octet_length(data) + octet_length(array_to_string(tags, ''))
+                    + 64 * cardinality(tags)) OVER before AS bytes_before
       FROM event
       WHERE at BETWEEN to_timestamp($1) AND to_timestamp($2)
         AND ($3::text[] IS NULL OR CASE WHEN $4 THEN tags @> $3 ELSE tags && $3 END)
@@ -142,6 +143,14 @@ FROM (SELECT *, sum(octet_length(what) + octet_length(data)) OVER before AS byte
       LIMIT $5) found
 WHERE coalesce(bytes_before, 0) <= $6
 ORDER BY at, id
+
+-- name: find_event_times
+SELECT extract(epoch FROM at)::float8 AS at_s
+FROM event
+WHERE at BETWEEN to_timestamp($1) AND to_timestamp($2)
+  AND ($3::text[] IS NULL OR CASE WHEN $4 THEN tags @> $3 ELSE tags && $3 END)
+ORDER BY at, id
+LIMIT $5
 
 -- name: get_event
 SELECT what, extract(epoch FROM at)::float8 AS at_s, tags, data, id FROM event WHERE id = $1
