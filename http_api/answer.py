@@ -75,6 +75,8 @@ class Output:
 # of all formats but pictures, about
 OUTPUT_POINT_NS, OUTPUT_SERIES_NS = 120, 12_000
 OUTPUT_POINT_BYTES, OUTPUT_SERIES_BYTES = 24, 256
+PRETTY_POINT_BYTES = 700  # memory of points that are made into objects for it, one series at a time
+PRETTY_TIMES = 2
 
 
 def output_s(output: Output, points: int, series: int) -> float:
@@ -94,9 +96,12 @@ def output_bytes(output: Output, points: int, series: int, bytes_max: int) -> in
             text = output.picture.get(side, "")
             pixels *= int(text) if text.isdecimal() and len(text) < 6 else 400
         return PICTURE_BYTES + 12 * pixels
-    if points * POINT_BYTES_MAX + series * SERIES_BYTES_MAX <= bytes_max:
-        return 8 * chunks.CHUNK_BYTES
-    return min(bytes_max, points * OUTPUT_POINT_BYTES + series * OUTPUT_SERIES_BYTES)
+    pretty = 0
+    if output.look.pretty:
+        pretty = PRETTY_POINT_BYTES * points // max(1, series)
+    if _body_bytes_max(output, points, series) <= bytes_max:
+        return pretty + 8 * chunks.CHUNK_BYTES
+    return pretty + min(bytes_max, points * OUTPUT_POINT_BYTES + series * OUTPUT_SERIES_BYTES)
 
 
 class Watch:
@@ -159,7 +164,8 @@ def _body(plan: Plan, fetched: Fetched, task: Task) -> Iterator[bytes]:
     watch.lap("functions")
     stats = {f"executeplan.{stage}.ms": seconds * 1e3 for stage, seconds in watch.laps.items()}
     pieces = chunks.limited(body_of(plan, blocks, task.output, stats, task.limits), task.bytes_max)
-    if _bytes_at_most(blocks) > task.bytes_max:
+    points = sum(part.values.size for block in blocks for part in block.parts)
+    if _body_bytes_max(task.output, points, sum(map(len, blocks))) > task.bytes_max:
         return iter(list(pieces))
     return pieces
 
@@ -199,6 +205,7 @@ def body_of(
     return chain((output.jsonp.encode() + b"(",), body, (b")",)) if output.jsonp else body
 
 
-def _bytes_at_most(blocks: list[SeriesBlock]) -> int:
-    points = sum(part.values.size for block in blocks for part in block.parts)
-    return points * POINT_BYTES_MAX + sum(map(len, blocks)) * SERIES_BYTES_MAX
+def _body_bytes_max(output: Output, points: int, series: int) -> int:
+    """No body of so many is longer."""
+    times = PRETTY_TIMES if output.look.pretty else 1
+    return times * (points * POINT_BYTES_MAX + series * SERIES_BYTES_MAX)

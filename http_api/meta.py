@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
 from http_api.encoding import dump_json
 from http_api.formats import json
 from http_api.formats.look import Look
@@ -58,20 +56,6 @@ def write(
     """The body in pieces. ``before``, ``shown``: a block for each target, before and after
     maxDataPoints.
     """
-    pieces = _pieces(plan, before, shown, look, stats)
-    if look.pretty:
-        yield dump_json(orjson.loads(b"".join(pieces)), pretty=True)
-    else:
-        yield from pieces
-
-
-def _pieces(
-    plan: Plan,
-    before: Sequence[SeriesBlock],
-    shown: Sequence[SeriesBlock],
-    look: Look,
-    stats: dict[str, float],
-) -> Iterator[bytes]:
     numbers = {
         **stats,
         "executeplan.points-fetch": plan.points,
@@ -82,14 +66,20 @@ def _pieces(
     if plan.remote is not None and plan.remote.failed:
         about["peers-failed"] = sorted(plan.remote.failed)
     head = {"version": VERSION, "meta": about}
-    yield dump_json(head)[:-1] + b',"series":'
     extras = (
         b',"meta":' + dump_json(entries)
         for target, block, after in zip(plan.targets, before, shown, strict=True)
         for entries in _entries(plan, target, block, after)
     )
-    yield from json.pieces(shown, look.no_null_points, extras)
-    yield b"}"
+    series = json.pieces(shown, look.no_null_points, extras)
+    if look.pretty:
+        yield dump_json(head, pretty=True).removesuffix(b"\n}") + b',\n  "series": '
+        yield from json.prettied(series, b"  ")
+        yield b"\n}"
+    else:
+        yield dump_json(head)[:-1] + b',"series":'
+        yield from series
+        yield b"}"
 
 
 def _entries(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -129,6 +130,9 @@ async def test_meta_with_other_parameters(client: Client) -> None:
     )
     assert [series["target"] for series in few["series"]] == ["a.x", "a.y"]
     assert all(series["meta"] for series in few["series"])
+    response = await client.get(f"/render?target=a.*&now={NOW_S}&format=json&meta=true&pretty=1")
+    body = await response.read()
+    assert body == orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2)
     for off in ("&meta=false", "&meta=0", "&meta="):
         assert isinstance(await ask(client, f"target=a.x&from=-1h&format=json{off}"), list)
     response = await client.get(f"/render?target=a.x&now={NOW_S}&format=json&meta=true&jsonp=f")

@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -22,12 +23,14 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import numpy as np
+import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from http_api import chunks, stream
+from http_api.answer import PRETTY_POINT_BYTES
 from http_api.app import DefaultHttpSettings, make_app
 from http_api.formats import FORMATS
 from http_api.formats.look import Look
@@ -55,6 +58,39 @@ def dataset() -> FakeSource:
 async def client() -> AsyncIterator[Client]:
     async with TestClient(TestServer(make_app(dataset(), FakeStatus()))) as client:
         yield client
+
+
+def some_blocks(series: int, slots: int) -> list[SeriesBlock]:
+    grid = Grid(START_S, START_S + 60 * slots, 60)
+    values = np.arange(slots) + 0.5
+    values[::3] = np.nan
+    rows = [(Label(f"a.b{i}", "a.*", {"name": f"a.b{i}"}), grid, values) for i in range(series)]
+    return [SeriesBlock.of_rows(rows[:1]), SeriesBlock.of_rows(rows[1:])]
+
+
+# --- pretty
+
+
+@pytest.mark.parametrize("kind", ["json", "rickshaw"])
+@pytest.mark.parametrize("series", [0, 1, 3])
+@pytest.mark.parametrize("known", [False, True])
+def test_pretty_is_that_of_the_whole(kind: str, series: int, known: bool) -> None:
+    blocks = some_blocks(series, 5)
+    plain = b"".join(FORMATS[kind].write(blocks, Look(no_null_points=known)))
+    pretty = b"".join(FORMATS[kind].write(blocks, Look(pretty=True, no_null_points=known)))
+    assert pretty == orjson.dumps(orjson.loads(plain), option=orjson.OPT_INDENT_2)
+
+
+def test_pretty_takes_the_memory_of_one_series() -> None:
+    blocks = some_blocks(40, 1_000)
+    tracemalloc.start()
+    try:
+        size = sum(map(len, FORMATS["json"].write(blocks, Look(pretty=True))))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size > 2_000_000
+    assert peak < 1_000 * PRETTY_POINT_BYTES + 200_000
 
 
 # --- recorded cases

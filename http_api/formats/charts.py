@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from http_api.encoding import dump_json
+from http_api.formats.json import prettied
 from http_api.formats.look import Look
 from http_api.formats.points import Points
 from tgres_py.errors import BadRequest
@@ -58,8 +59,7 @@ def _dygraph_rows(times: range, matrix: Matrix) -> bytes:
 
 def write_rickshaw(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
     if look.pretty:
-        whole = b"".join(write_rickshaw(blocks, Look()))
-        yield dump_json(orjson.loads(whole), pretty=True)
+        yield from prettied(write_rickshaw(blocks, Look()))
         return
     points = Points(b'{"x":', b',"y":%b}')
     before = b"["

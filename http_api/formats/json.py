@@ -41,10 +41,20 @@ def write(blocks: Sequence[SeriesBlock], look: Look) -> Iterator[bytes]:
     When no series at all has a point the answer is ``[]`` (as graphite-web).
     """
     body = pieces(blocks, look.no_null_points)
-    if look.pretty:
-        yield dump_json(orjson.loads(b"".join(body)), pretty=True)
-    else:
-        yield from body
+    yield from prettied(body) if look.pretty else body
+
+
+def prettied(pieces: Iterator[bytes], indent: bytes = b"") -> Iterator[bytes]:
+    """The same list over many lines, each series by itself: as objects its points take far more memory than as text."""
+    before = b"["
+    for piece in pieces:
+        series = piece[1:]  # "[" or "," is before it
+        if not series or series == b"]":  # the end, or nothing at all
+            continue
+        text = dump_json(orjson.loads(series), pretty=True)
+        yield before + b"\n" + indent + b"  " + text.replace(b"\n", b"\n" + indent + b"  ")
+        before = b","
+    yield b"[]" if before == b"[" else b"\n" + indent + b"]"
 
 
 def pieces(
