@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from http_api.gate import Gate, GateCounts, GateLimits
-from tgres_py.accept import Acceptor
+from tgres_py.accept import Acceptor, TlsShare
 from tgres_py.sockets import bind_all
 
 log = logging.getLogger("tgres")
@@ -29,7 +28,7 @@ class HttpListener:
         self,
         app: web.Application,
         limits: GateLimits | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: TlsShare | None = None,
     ) -> None:
         self.limits = limits or GateLimits()
         self.counts = GateCounts()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from contextlib import suppress
 
 from tgres_py import clock
-from tgres_py.accept import Acceptor
+from tgres_py.accept import Acceptor, TlsShare
 from tgres_py.model.networks import Networks
 from tgres_py.sockets import bind_all
 from tgres_py.statsd.mgmt import Management
@@ -30,7 +29,7 @@ class MgmtListener:
         name: str,
         management: Management,
         allowed: Networks,
-        tls: ssl.SSLContext | None = None,
+        tls: TlsShare | None = None,
     ) -> None:
         self._management = management
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +99,7 @@ async def start(
     port: int,
     management: Management,
     allowed: Networks | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: TlsShare | None = None,
 ) -> MgmtListener:
     """Listens on ``host``:``port`` (port 0 = any free one); ConfigError when that can't be bound."""
     listener = MgmtListener(name, management, allowed or Networks(), tls)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -15,6 +14,7 @@ from receivers.sink import Sink
 from receivers.statsd import StatsdReceiver
 from receivers.statsd_flush import StatsdFlush
 from tgres_py import clock
+from tgres_py.accept import TlsShare
 from tgres_py.model.points import Ids
 from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.statsd.key_report import key_report
@@ -56,7 +56,7 @@ class StatsdService:
         mgmt: tuple[str, int] | None,
         streams: StreamLimits,
         udp_limits: udp.UdpLimits,
-        mgmt_tls: ssl.SSLContext | None = None,
+        mgmt_tls: TlsShare | None = None,
     ) -> dict[str, Opened]:
         """Opens all listeners, by their labels in metrics; ConfigError when one of them can't be."""
         opened: dict[str, Opened] = {}

@@ -7,16 +7,12 @@ is complete. Nothing is parsed before the length that the wire format wants is t
 selector loops, uvloop), not one that holds on to it while it waits (Windows' proactor).
 What is read at a time, and in one turn of the loop, is limited by the time that it takes (turns.py). What a connection has sent when the turn's
 time is spent is kept unparsed, and the connection isn't read until its turn comes.
-
-A TLS transport holds what it has deciphered, and when the sender hangs up, asyncio's reads once more and uvloop's not at all: the rest is
-lost. So it is made to read its socket only when it holds nothing; whatever it holds is read at once, and what is beyond a piece is kept unparsed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,14 +21,13 @@ from typing import cast
 from receivers.sink import Sink, WireFormat
 from receivers.turns import PIECE_BYTES_MIN, Piece, Turns
 from tgres_py import clock
-from tgres_py.accept import Acceptor, Handshakes
+from tgres_py.accept import Acceptor, Handshakes, TlsShare
 from tgres_py.measure import QUICK_S, Histogram
 from tgres_py.model.networks import Networks
 from tgres_py.model.points import Parsed, Reason, empty_block
 from tgres_py.sockets import bind_all
 
 TAIL_IN_FRONT_MAX = 32_768  # tails up to this length are copied in front of the next bytes
-TLS_BYTES_MAX = 327_680  # that a TLS transport then holds: one read of 256 KiB, and some records
 SAMPLE_BYTES_MAX = 120
 DRAIN_QUIET_S = 0.05
 
@@ -48,7 +43,7 @@ class TcpLimits:
     buffer_bytes: int = 262_144
     tail_bytes_max: int = 67_108_864
     allowed: Networks = field(default_factory=Networks)
-    tls: ssl.SSLContext | None = None
+    tls: TlsShare | None = None
 
 
 @dataclass(slots=True)
@@ -78,8 +73,7 @@ class TcpListener:
         self.totals = totals
         self.accepted = 0
         self.piece_bytes_max = limits.buffer_bytes + TAIL_IN_FRONT_MAX
-        held = TLS_BYTES_MAX + TAIL_IN_FRONT_MAX if limits.tls is not None else 0
-        self.buffer = memoryview(bytearray(max(self.piece_bytes_max, held)))
+        self.buffer = memoryview(bytearray(self.piece_bytes_max))
         self.reads = 0
         self.bytes = 0
         self.busy = Histogram(QUICK_S)
@@ -182,7 +176,6 @@ class Connection(asyncio.BufferedProtocol):
         self._wanted = 1
         self._in_front = 0
         self._piece = Piece(listener.piece_bytes_max)
-        self._all_at_once = listener.limits.tls is not None
         self._at_once = 0  # bytes of the next read that are parsed when it comes
         self._put_off = b""  # what follows the tail and isn't parsed before its turn
         self._resume_soon: asyncio.Handle | None = None
@@ -195,9 +188,6 @@ class Connection(asyncio.BufferedProtocol):
             listener.acceptor.refused += 1
             stream.abort()
             return
-        if stream.get_extra_info("sslcontext") is not None:
-            # both loops' have it, no ancestor of theirs
-            stream.set_read_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]  # see above
         self._transport = stream
         self._peer = _text_of(stream.get_extra_info("peername"))
         listener.accepted += 1
@@ -211,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
             self.pause()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The shared buffer, behind this connection's tail if that is short; as much of it as may be read now, all for TLS."""
+        """The shared buffer, behind this connection's tail if that is short; as much of it as may be read now."""
         listener = self._listener
         buffer = listener.buffer
         self._in_front = len(self._tail) if len(self._tail) <= TAIL_IN_FRONT_MAX else 0
@@ -223,7 +213,7 @@ class Connection(asyncio.BufferedProtocol):
             most = PIECE_BYTES_MIN
         offered = buffer[self._in_front : self._in_front + most]
         self._at_once = 0 if too_late else len(offered)
-        return buffer[self._in_front :] if self._all_at_once else offered
+        return offered
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:

@@ -126,6 +126,7 @@ async def test_every_metric_can_be_read(server: Server) -> None:
                 "tgres_peer_",
                 "tgres_postgres_",
                 "tgres_http_connections",
+                    "tgres_tls_",
                 "tgres_numpy_bytes",  # the pure kernels don't count
             )
         )

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from receivers import statsd_mgmt
+from tgres_py.accept import TlsShare
 from tgres_py.statsd.aggregate import Aggregator
 from tgres_py.statsd.inspect import inspect_lists, inspect_numbers
 from tgres_py.statsd.key_report import key_report
@@ -186,7 +187,7 @@ async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monke
 async def test_handshakes_count_among_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statsd_mgmt, "CONNECTIONS_MAX", 2)
     context = Tls(PEMS / "one.pem", PEMS / "one.key").context
-    listener = await statsd_mgmt.start("mgmt", "127.0.0.1", 0, management()[0], tls=context)
+    listener = await statsd_mgmt.start("mgmt", "127.0.0.1", 0, management()[0], tls=TlsShare(context))
     try:
         async with asyncio.timeout(10):
             silent = [await asyncio.open_connection(*listener.address) for _ in range(3)]

@@ -15,11 +15,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
 
 from tgres_py.model.networks import Networks, host_of
 from tgres_py.sockets import BACKLOG, address_of
-from tgres_py.tls import FAREWELL_S, HANDSHAKE_S
+from tgres_py.tls import HANDSHAKE_S
+from tgres_py.tls_stream import PIECE_BYTES, TlsStream
 
 log = logging.getLogger("tgres.tcp")
 
@@ -38,7 +39,7 @@ class Handshakes:
     """
 
     def __init__(self) -> None:
-        self._going: dict[asyncio.Task[None], socket.socket] = {}  # in order of coming
+        self._going: dict[socket.socket, None] = {}  # in order of coming
 
     def __len__(self) -> int:
         return len(self._going)
@@ -48,14 +49,36 @@ class Handshakes:
         if free <= 0:
             return False
         if len(self._going) >= (min(free, HANDSHAKES_MAX) if tls else free):
-            hang_up(self._going.pop(next(iter(self._going))))
+            oldest = next(iter(self._going))
+            del self._going[oldest]
+            hang_up(oldest)
         return True
 
-    def add(self, task: asyncio.Task[None], connection: socket.socket) -> None:
-        self._going[task] = connection
+    def add(self, connection: socket.socket) -> None:
+        self._going[connection] = None
 
-    def discard(self, task: asyncio.Task[None]) -> None:
-        self._going.pop(task, None)
+    def discard(self, connection: socket.socket) -> None:
+        """It is done, one way or the other. At once: from now on it counts among the open ones, and must not give way."""
+        self._going.pop(connection, None)
+
+
+@dataclass(slots=True)
+class TlsShare:
+    """What all listeners with TLS have in common: certificate, and places, because each connection takes memory.
+
+    ``open`` connections have a protocol, ``handshakes`` are those on their way; together at most ``connections_max``, of which
+    the listener's own limits may allow less.
+    """
+
+    context: ssl.SSLContext
+    connections_max: int = 5_000
+    open: int = 0
+    handshakes: Handshakes = field(default_factory=Handshakes)
+
+    @property
+    def free(self) -> int:
+        """Places that open connections leave."""
+        return self.connections_max - self.open
 
 
 class Acceptor:
@@ -72,7 +95,7 @@ class Acceptor:
         name: str,
         make: Callable[[], asyncio.BaseProtocol],
         allowed: Networks,
-        tls: ssl.SSLContext | None,
+        tls: TlsShare | None,
         free: Callable[[], int],
         handshakes: Handshakes | None = None,
         handshake_s: float = math.inf,
@@ -88,6 +111,7 @@ class Acceptor:
         self._free = free
         self._handshakes = Handshakes() if handshakes is None else handshakes
         self._handshake_s = handshake_s
+        self._piece = memoryview(bytearray(PIECE_BYTES if tls is not None else 0))
         self._sockets: list[socket.socket] = []
         self._failing = False  # the system refuses connections
         self._joining: set[asyncio.Task[None]] = set()  # accepted, on their way to a protocol
@@ -148,7 +172,7 @@ class Acceptor:
                 connection.close()
                 continue
             tls = self._tls if connection.family != socket.AF_UNIX else None
-            if not self._handshakes.make_place(self._free(), tls is not None):
+            if not self._make_place(tls):
                 self.refused += 1
                 connection.close()
                 continue
@@ -157,33 +181,55 @@ class Acceptor:
             self._joining.add(task)
             self._uncut[task] = connection
             if tls is not None:
-                self._handshakes.add(task, connection)
+                self._handshakes.add(connection)
+                tls.handshakes.add(connection)
             task.add_done_callback(self._forget)
 
+    def _make_place(self, tls: TlsShare | None) -> bool:
+        if tls is not None and tls.free <= 0:
+            return False
+        if not self._handshakes.make_place(self._free(), tls is not None):
+            return False
+        return tls is None or tls.handshakes.make_place(tls.free, True)
+
     async def _join(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connection: socket.socket,
-        tls: ssl.SSLContext | None,
+        self, loop: asyncio.AbstractEventLoop, connection: socket.socket, tls: TlsShare | None
     ) -> None:
-        options: dict[str, Any] = {}
-        if tls is not None:
-            options = {
-                "ssl": tls,
-                "ssl_handshake_timeout": min(HANDSHAKE_S, self._handshake_s),
-                "ssl_shutdown_timeout": FAREWELL_S,
-            }
         try:
-            await loop.connect_accepted_socket(self._make, connection, **options)
+            if tls is None:
+                await loop.connect_accepted_socket(self._make, connection)
+            else:
+                await self._shake_hands(loop, connection, tls)
         except OSError as error:  # a failed handshake, mostly
             self.failed += tls is not None
             log.debug("%s: connection refused: %s", self.name, error)
             connection.close()
 
+    async def _shake_hands(
+        self, loop: asyncio.AbstractEventLoop, connection: socket.socket, tls: TlsShare
+    ) -> None:
+        def opened() -> None:
+            self._forget_handshake(connection, tls)
+            tls.open += 1
+
+        def closed() -> None:
+            tls.open -= 1
+
+        handshake_s = min(HANDSHAKE_S, self._handshake_s)
+        stream = TlsStream(tls.context, self._make, self._piece, handshake_s, opened, closed)
+        try:
+            await loop.connect_accepted_socket(lambda: stream, connection)
+            await stream.shaken
+        finally:
+            self._forget_handshake(connection, tls)
+
+    def _forget_handshake(self, connection: socket.socket, tls: TlsShare) -> None:
+        self._handshakes.discard(connection)
+        tls.handshakes.discard(connection)
+
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._joining.discard(task)
         self._uncut.pop(task, None)
-        self._handshakes.discard(task)
 
 
 def hang_up(connection: socket.socket) -> None:

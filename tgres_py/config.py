@@ -472,8 +472,9 @@ class Settings(BaseModel):
     def memory_shares(self) -> Shares:
         """The memory's parts, of what the machine has now. ConfigError: cache_bytes_max leaves too little."""
         total = memory_max_bytes(self.memory_max, memory_bytes())
+        encrypted = self.tls_cert is not None and bool(self.tls_listeners)
         try:
-            return shares(total, self.cache_bytes_max)
+            return shares(total, self.cache_bytes_max, encrypted)
         except ValueError as error:
             raise ConfigError(f"cache_bytes_max: {error}; lower it, or raise memory_max") from None
 

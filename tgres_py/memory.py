@@ -1,10 +1,10 @@
 """How much memory a server may take, and the parts that it is divided into. Pure arithmetic, bytes.
 
-    memory_max = process + cache + index + queries + free
+    memory_max = process + tls + cache + index + queries + free
 
 ``process`` is what a server takes before it has a series, and for its work: interpreter, numpy, buffers of sockets, blocks
 on their way to the store. ``cache`` holds the ring, late points and records that wait for the journal; ``index`` all that is kept for each series: names, ids, tree,
-tags; ``queries`` the arrays and answers of all queries together, with the processes that make them. ``free`` belongs to
+tags; ``tls`` what encrypted connections take, if there are listeners for them; ``queries`` the arrays and answers of all queries together, with the processes that make them. ``free`` belongs to
 nobody: larger blocks, and what the allocator can't give back at once.
 """
 
@@ -21,6 +21,8 @@ PROCESS_BYTES = (
 HARD = 1.25  # beyond its limit times this, senders that can't wait (UDP) are refused; the cache's share is that level
 REQUESTS_PART, TAILS_PART = 64, 32  # of the bound: 5 and 10 MB of 320 MB
 TAILS_BYTES_MAX = 64 * MIB
+TLS_PART = 16  # of the bound, where there is TLS: 20 MB of 320 MB
+TLS_CONNECTION_BYTES = 81_920  # measured: 19 kB when idle, 50 to 72 after it sent much, 81 in a handshake that is made long
 CACHE_SHARE, INDEX_SHARE, QUERIES_SHARE = 0.5, 0.2, 0.2  # of what is left; the rest stays free
 
 
@@ -32,6 +34,7 @@ class Shares:
     cache: int
     index: int
     queries: int
+    tls: int = 0
 
     @property
     def cache_pause(self) -> int:
@@ -53,22 +56,29 @@ class Shares:
         """Bytes of lines and frames of senders that aren't complete yet."""
         return min(TAILS_BYTES_MAX, self.total // TAILS_PART)
 
+    @property
+    def tls_connections(self) -> int:
+        """Encrypted connections that there is room for at a time, handshakes included."""
+        return self.tls // TLS_CONNECTION_BYTES
+
 
 def memory_max_bytes(setting: int, machine: int) -> int:
     """The bound: ``setting``, or its share of what the cgroup or machine has (``machine``) when that is 0."""
     return setting or max(MEMORY_MAX_LEAST, int(machine * MACHINE_SHARE))
 
 
-def shares(total: int, cache: int = 0) -> Shares:
-    """The parts of ``total``. ``cache``: bytes that somebody chose for the cache, 0 for its usual share.
+def shares(total: int, cache: int = 0, tls: bool = False) -> Shares:
+    """The parts of ``total``. ``cache``: bytes that somebody chose for the cache, 0 for its usual share; ``tls``: whether any listener
+    speaks it.
 
     What a chosen cache takes or leaves, index and queries have less or more. ValueError: it leaves them
     less than half of what they would have.
     """
-    room = total - PROCESS_BYTES
+    encrypted = total // TLS_PART if tls else 0
+    room = total - PROCESS_BYTES - encrypted
     usual = int(room * CACHE_SHARE)
     rest = (room - (cache or usual)) / (room - usual)
     if rest < 0.5:
         raise ValueError(f"a cache of {cache} bytes leaves too little of {total} bytes")
     index, queries = int(room * INDEX_SHARE * rest), int(room * QUERIES_SHARE * rest)
-    return Shares(total, cache or usual, index, queries)
+    return Shares(total, cache or usual, index, queries, encrypted)

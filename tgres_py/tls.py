@@ -8,7 +8,6 @@ from pathlib import Path
 from tgres_py.errors import ConfigError
 
 HANDSHAKE_S = 10.0  # a connection that isn't encrypted by then is closed
-FAREWELL_S = 5.0  # that a peer has to say that it has seen the end
 
 
 class Tls:
@@ -27,6 +26,7 @@ class Tls:
 def _context(cert: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     # A sender that reads nothing would hang up with the tickets unread, which makes of its farewell a reset, and what is
     # still on its way is lost.
     context.num_tickets = 0

@@ -16,6 +16,7 @@ import pytest
 from tests.acceptance.process import ServerProcess, wait_for
 from tests.adversity.health_watch import HealthWatch
 from tests.overload.senders import Rounds, Sender, check_stored, run_all
+from tgres_py.memory import MIB, TLS_CONNECTION_BYTES, shares
 from tgres_py.places import OWN_FILES, Places, places
 
 PEMS = Path(__file__).parents[1] / "data" / "tls"
@@ -192,6 +193,45 @@ def test_handshakes_without_end_take_no_other_files(server: ServerProcess) -> No
     assert "can't accept" not in server.log
     check_stored(server, [one])
     assert "Too many open files" not in server.log
+
+
+def test_encrypted_connections_have_their_share_of_memory(server: ServerProcess) -> None:
+    """Each sends much at a time and stays; there are no more than the share of memory_max has room for."""
+    server.options = (
+        "--memory-max=256M",
+        f"--tls-cert={PEMS / 'one.pem'}",
+        f"--tls-key={PEMS / 'one.key'}",
+        "--tls-listeners=carbon",
+    )
+    server.start()
+    count = shares(256 * MIB, tls=True).tls_connections
+    assert f"room for {count} TLS connections at a time" in server.log
+    port, trust = server.ports["carbon"], ssl.create_default_context(cafile=str(PEMS / "one.pem"))
+    one = Rounds(0, 100, 40, int(time.time()) - 100)
+
+    def encrypted(stack: ExitStack) -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", port), timeout=60)
+        return stack.enter_context(trust.wrap_socket(raw, server_hostname="127.0.0.1"))
+
+    def received() -> float:
+        return server.metrics()['tgres_points_received_total{receiver="carbon"}']
+
+    with HealthWatch(server) as health, ExitStack() as opened:
+        encrypted(opened).sendall(one.lines())
+        wait_for(lambda: received() == one.points, "the first one's")
+        before = resident(server)
+        for _ in range(count - 1):
+            encrypted(opened).sendall(one.lines())
+        wait_for(lambda: received() == count * one.points, "all that they sent")
+        took = (resident(server) - before) / count
+        with ExitStack() as further, pytest.raises(OSError):
+            encrypted(further)
+    health.check()
+    print(f"{count} encrypted connections: {took:,.0f} bytes each")
+    assert took < 1.25 * TLS_CONNECTION_BYTES  # a part of it is no connection's
+    assert server.metrics()[REFUSED] == 1
+    wait_for(lambda: server.metrics()["tgres_tls_connections"] == 0, "they are gone")
+    check_stored(server, [one])
 
 
 def test_without_open_files_it_waits_says_so_once_and_goes_on(server: ServerProcess) -> None:

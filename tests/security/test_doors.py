@@ -27,6 +27,7 @@ from tests.fake_source import FakeSource
 from tests.loops import on_both_loops
 from tests.test_http_render import FakeStatus
 from tgres_py import accept, clock
+from tgres_py.accept import TlsShare
 from tgres_py.cli import client
 from tgres_py.errors import BadRequest, ConfigError
 from tgres_py.model.networks import KNOWN_MAX, Networks, parse_networks
@@ -51,7 +52,7 @@ async def http(
 ) -> AsyncIterator[HttpListener]:
     rules = access or Access()
     app = make_app(FakeSource(), FakeStatus(), DefaultHttpSettings(), access=lambda: rules)
-    listener = HttpListener(app, limits, tls.context if tls else None)
+    listener = HttpListener(app, limits, TlsShare(tls.context) if tls else None)
     await listener.start("127.0.0.1", 0)
     try:
         yield listener
@@ -140,7 +141,7 @@ async def test_datagrams_from_elsewhere_are_thrown_away_and_counted() -> None:
 
 async def test_carbon_over_tls() -> None:
     sink = FakeSink()
-    limits = tcp.TcpLimits(tls=tls_of("one").context)
+    limits = tcp.TcpLimits(tls=TlsShare(tls_of("one").context))
     listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
     lines = b"".join(b"a.%d 1 100\n" % number for number in range(50_000))
     try:
@@ -173,7 +174,7 @@ async def test_what_was_sent_before_hanging_up_arrives_over_tls(farewell: bool) 
                 with suppress(ssl.SSLWantReadError):  # says it, doesn't wait for the answer
                     sock.unwrap()
 
-    sink, limits = FakeSink(), tcp.TcpLimits(tls=tls_of("one").context)
+    sink, limits = FakeSink(), tcp.TcpLimits(tls=TlsShare(tls_of("one").context))
     listener = await tcp.start("carbon", HERE, 0, carbon_line.WIRE_FORMAT, sink, limits)
     try:
         for count in (1, 2_000, 20_000, 100_000):
@@ -232,7 +233,7 @@ async def test_tls_on_a_plain_port_harms_nothing_but_itself() -> None:
 async def test_a_handshake_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept, "HANDSHAKE_S", 0.1)
 
-    limits = tcp.TcpLimits(tls=tls_of("one").context)
+    limits = tcp.TcpLimits(tls=TlsShare(tls_of("one").context))
     sink = FakeSink()
     listener = await tcp.start("carbon", "127.0.0.1", 0, carbon_line.WIRE_FORMAT, sink, limits)
     try:
@@ -272,7 +273,7 @@ async def test_handshakes_take_places_of_connections_and_give_way() -> None:
             tcp.TcpLimits(connections_max=3, tls=context),
             totals,
         )
-        for label, context in (("tls", tls_of("one").context), ("plain", None))
+        for label, context in (("tls", TlsShare(tls_of("one").context)), ("plain", None))
     ]
     encrypted, plain = listeners
     try:
@@ -304,6 +305,78 @@ async def test_handshakes_take_places_of_connections_and_give_way() -> None:
         for listener in listeners:
             listener.close()
             await listener.drain(0.2)
+
+
+@on_both_loops
+async def test_all_listeners_share_the_places_of_tls() -> None:
+    """Each encrypted connection takes memory; who comes without TLS takes none of it."""
+    share = TlsShare(tls_of("one").context, connections_max=3)
+    sink, wire = FakeSink(), carbon_line.WIRE_FORMAT
+    encrypted = await tcp.start("tls", HERE, 0, wire, sink, tcp.TcpLimits(tls=share))
+    plain = await tcp.start("plain", HERE, 0, wire, sink, tcp.TcpLimits())
+    app = make_app(FakeSource(), FakeStatus(), DefaultHttpSettings())
+    web = HttpListener(app, None, share)
+    await web.start(HERE, 0)
+    trust = trusting("one")
+    try:
+        silent = [await asyncio.open_connection(*web.address) for _ in range(5)]
+        assert await hung_up(silent[0][0]) and await hung_up(silent[1][0])
+        await until(lambda: web.acceptor.failed == 2)
+        opened = []
+        for number, listener in enumerate((encrypted, web, encrypted)):
+            opened.append(await asyncio.open_connection(*listener.address, ssl=trust))
+            assert await hung_up(silent[2 + number][0]), "whoever comes next gets the oldest's place"
+        await until(lambda: (share.open, len(share.handshakes)) == (3, 0))
+        assert (web.refused, encrypted.refused) == (0, 0)
+        for listener in (encrypted, web):
+            refused, _ = await asyncio.open_connection(*listener.address)
+            assert await hung_up(refused)
+            assert listener.refused == 1
+        _, writer = await asyncio.open_connection(*plain.address)
+        writer.write(b"a 1 100\n")
+        await until(lambda: sink.points == [(b"a", 100, 1.0)])
+        writer.close()
+        opened.pop()[1].close()
+        await until(lambda: share.free == 1)
+        opened.append(await asyncio.open_connection(*encrypted.address, ssl=trust))
+        opened[-1][1].write(b"b 1 100\n")
+        await until(lambda: len(sink.points) == 2)
+        for _, stream in (*silent, *opened):
+            stream.close()
+        await until(lambda: share.open == 0)
+    finally:
+        await web.close()
+        for listener in (encrypted, plain):
+            listener.close()
+            await listener.drain(0.2)
+
+
+@on_both_loops
+async def test_whose_handshake_is_done_does_not_give_way() -> None:
+    """The last places are taken one right after the other; all stay open."""
+    share, sink = TlsShare(tls_of("one").context, connections_max=20), FakeSink()
+    limits = tcp.TcpLimits(connections_max=20, tls=share)
+    listener = await tcp.start("carbon", HERE, 0, carbon_line.WIRE_FORMAT, sink, limits)
+    trust = trusting("one")
+
+    def connect_all() -> list[ssl.SSLSocket]:
+        address = listener.address
+        return [
+            trust.wrap_socket(socket.create_connection(address), server_hostname=HERE)
+            for _ in range(20)
+        ]
+
+    try:
+        for _ in range(3):
+            opened = await asyncio.to_thread(connect_all)
+            await until(lambda: share.open == 20)
+            assert (listener.acceptor.failed, listener.refused) == (0, 0)
+            for sock in opened:
+                sock.close()
+            await until(lambda: share.open == 0)
+    finally:
+        listener.close()
+        await listener.drain(0.2)
 
 
 async def test_handshakes_take_places_of_http() -> None:

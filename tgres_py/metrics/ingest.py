@@ -66,8 +66,9 @@ GROUPS = (
             Declared(
                 "tgres_memory_share_bytes",
                 Kind.GAUGE,
-                "What of it each share has: cache, index, queries.",
+                "What of it each share has: tls, cache, index, queries.",
                 lambda s: [
+                    (("tls",), s.shares.tls),
                     (("cache",), s.shares.cache),
                     (("index",), s.shares.index),
                     (("queries",), s.shares.queries),

@@ -78,7 +78,7 @@ GROUPS = (
                 "tgres_http_connections_refused_total",
                 Kind.COUNTER,
                 "HTTP connections closed, by reason: crowded (the requests that come in are too many bytes together, "
-                "memory_max), forbidden (http_allow), handshake (of TLS), limit (http_connections_max), malformed (no "
+                "memory_max), forbidden (http_allow), handshake (of TLS), limit (http_connections_max, tgres_tls_connections_max), malformed (no "
                 "HTTP), slow (http_read_timeout_s).",
                 _refused_connections,
                 ("reason",),

@@ -152,7 +152,7 @@ GROUPS = (
             Declared(
                 "tgres_receiver_connections_refused_total",
                 Kind.COUNTER,
-                "TCP connections closed at once, beyond connections_max (statsd_mgmt: beyond 32).",
+                "TCP connections closed at once, beyond connections_max (statsd_mgmt: beyond 32) or tgres_tls_connections_max.",
                 _refused,
                 RECEIVER,
             ),
@@ -169,6 +169,18 @@ GROUPS = (
                 "TCP connections whose TLS handshake failed, took longer than 10 s, or gave way to newer ones.",
                 _handshakes_failed,
                 RECEIVER,
+            ),
+            Declared(
+                "tgres_tls_connections",
+                Kind.GAUGE,
+                "Open TLS connections of all listeners, HTTP's too.",
+                lambda s: None if s.doors.tls_share is None else s.doors.tls_share.open,
+            ),
+            Declared(
+                "tgres_tls_connections_max",
+                Kind.GAUGE,
+                "TLS connections that memory_max has room for, handshakes included; further ones are refused.",
+                lambda s: None if s.doors.tls_share is None else s.doors.tls_share.connections_max,
             ),
             Declared(
                 "tgres_receiver_reads_total",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from typing import Protocol
 
 from http_api.gate import GateLimits
 from receivers import carbon_line, carbon_pickle, tcp, udp
 from receivers.sink import Sink
 from receivers.statsd_service import StatsdService, StreamLimits
+from tgres_py.accept import TlsShare
 from tgres_py.config import Settings
 from tgres_py.errors import ConfigError
 from tgres_py.memory import Shares
@@ -55,6 +55,7 @@ class Doors:
         self._shares = shares
         self._places = Places(0, 0, 0)  # until ``prepare``
         self._tls: Tls | None = None
+        self.tls_share: TlsShare | None = None
         self._allowed = {name: Networks(texts) for name, texts in _allow_lists(settings).items()}
         self.receivers: dict[str, Listener] = {}
         self.tcp_totals: tcp.Totals = tcp.Totals()
@@ -64,6 +65,15 @@ class Doors:
         self._places = places
         if self._settings.tls_cert is not None:
             self._tls = Tls(self._settings.tls_cert, self._settings.tls_key)
+            self.tls_share = TlsShare(self._tls.context, self._shares.tls_connections)
+            asked = self._tls_places()
+            if self._shares.tls_connections < asked:
+                log.warning(
+                    "memory_max has room for %d TLS connections at a time, connections_max and http_connections_max "
+                    "allow %d: further ones are refused; raise memory_max or let a proxy do TLS",
+                    self._shares.tls_connections,
+                    asked,
+                )
 
     async def open_carbon(self, host: str, port: int, sink: Sink) -> None:
         """Lines over TCP, and over UDP at the same port."""
@@ -93,7 +103,7 @@ class Doors:
             self._tls_of("statsd_mgmt"),
         )
 
-    def gate(self) -> tuple[GateLimits, ssl.SSLContext | None]:
+    def gate(self) -> tuple[GateLimits, TlsShare | None]:
         """How HTTP's clients are let in."""
         settings = self._settings
         limits = GateLimits(
@@ -132,9 +142,14 @@ class Doors:
         for listener in self.receivers.values():
             await listener.drain()
 
-    def _tls_of(self, listener: str) -> ssl.SSLContext | None:
-        wanted = self._tls is not None and listener in self._settings.tls_listeners
-        return self._tls.context if self._tls is not None and wanted else None
+    def _tls_of(self, listener: str) -> TlsShare | None:
+        return self.tls_share if listener in self._settings.tls_listeners else None
+
+    def _tls_places(self) -> int:
+        """TLS connections that the settings allow."""
+        http = "http" in self._settings.tls_listeners
+        receivers = set(self._settings.tls_listeners) - {"http", "statsd_mgmt"}
+        return self._places.http * http + self._places.tcp * bool(receivers)
 
     def _tcp_limits(self, listener: str) -> tcp.TcpLimits:
         return tcp.TcpLimits(
