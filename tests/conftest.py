@@ -1,6 +1,6 @@
 """Fixtures: one PostgreSQL for each process of the run, started as a user's would be, and a fresh database for each test.
 
-The whole suite is spread over two to four processes; a run of chosen files or tests stays in one.
+The whole suite is spread over some processes; a run of chosen files or tests stays in one.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ if not (Path(__file__).parent.parent / "setup.py").exists():
 _QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 PROCESSES_MAX = 4
+PROCESSES_PER_CPU = 2  # half of what the dear tests take is waiting
 
 # How long an example takes is up to the machine and what else runs there.
 settings.register_profile(
@@ -59,7 +60,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.args != config.getini("testpaths") or config.option.keyword:
         return 0
     config.option.dist = "worksteal"
-    return min(os.cpu_count() or 1, PROCESSES_MAX)
+    return min(PROCESSES_PER_CPU * (os.cpu_count() or 1), PROCESSES_MAX)
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

@@ -25,6 +25,7 @@ import msgpack
 import numpy as np
 import orjson
 import pytest
+import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +55,11 @@ def dataset() -> FakeSource:
     return of_dataset()
 
 
-@pytest.fixture
+# One app for all of them, and one worker process for their pictures.
+of_one_app = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[Client]:
     async with TestClient(TestServer(make_app(dataset(), FakeStatus()))) as client:
         yield client
@@ -215,6 +220,7 @@ def size_of_png(body: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+@of_one_app
 async def test_answers_as_graphite_web(case: cases.Case, client: Client) -> None:
     expected = case["expected"]
     pairs = pairs_of(case)
@@ -353,6 +359,7 @@ def test_names_with_anything_in_them(form: str) -> None:
             json.loads(body)
 
 
+@of_one_app
 async def test_dygraph_wants_equal_lengths(client: Client) -> None:
     query = f"target=mixed.s10&target=mixed.s60&format=dygraph&from=-600s&now={BASE_NOW}"
     response = await client.get(f"/render?{query}")
@@ -360,6 +367,7 @@ async def test_dygraph_wants_equal_lengths(client: Client) -> None:
     assert (await response.text()).startswith("format: dygraph needs series of equal length")
 
 
+@of_one_app
 async def test_jsonp_only_beside_format(client: Client) -> None:
     query = f"target=shapes.saw&from=-60s&now={BASE_NOW}&jsonp=cb"
     for form in ("json", "dygraph", "rickshaw"):
@@ -389,11 +397,13 @@ async def test_jsonp_only_beside_format(client: Client) -> None:
         ("graphType=pie&format=json", "image/png"),
     ],
 )
+@of_one_app
 async def test_which_format(client: Client, query: str, content_type: str) -> None:
     url = f"/render?target=shapes.saw&from=-60s&now={BASE_NOW}&{query}"
     assert (await client.get(url)).content_type == content_type
 
 
+@of_one_app
 async def test_max_data_points_is_of_json_only(client: Client) -> None:
     url = f"/render?target=shapes.saw&from=-600s&now={BASE_NOW}&maxDataPoints=5&noNullPoints=1"
     [series] = await (await client.get(url + "&format=json")).json()
@@ -412,6 +422,7 @@ async def test_max_data_points_is_of_json_only(client: Client) -> None:
         ("&cacheTimeout=60&noCache=1", "max-age=0, no-cache, no-store, must-revalidate, private"),
     ],
 )
+@of_one_app
 async def test_cache_headers(client: Client, query: str, cache_control: str) -> None:
     response = await client.get(f"/render?target=shapes.saw&from=-60s&format=json{query}")
     assert response.headers["Cache-Control"] == cache_control

@@ -557,7 +557,8 @@ async def test_pages_of_other_hosts_write_nothing(
         url = f"http://127.0.0.1:{listener.address[1]}"
         async with session.post(url + path, data=WRITES[path], headers=headers) as answer:
             assert answer.status == status, await answer.text()
-        async with session.post(f"{url}/render", data=b"target=a", headers=headers) as answer:
+        asked = b"target=a&format=json"
+        async with session.post(f"{url}/render", data=asked, headers=headers) as answer:
             assert answer.status == 200, "reading changes nothing"
 
 
