@@ -18,6 +18,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.acceptance.process import lay_database
 from tgres_py.errors import ConfigError
 from tgres_py.storage import pg_binaries
 from tgres_py.storage.embedded import EmbeddedPostgres
@@ -168,6 +169,7 @@ def kill_9_of_a_parent(data_dir: Path) -> int:
 
 
 async def test_kill_9_of_the_parent(folder: Path) -> None:
+    lay_database(folder / "pg")
     pid = kill_9_of_a_parent(folder / "pg")
     killed_at = time.monotonic()
     while is_alive(pid):
@@ -178,12 +180,14 @@ async def test_kill_9_of_the_parent(folder: Path) -> None:
 
 
 async def test_a_start_right_after_kill_9_waits_for_the_orphan(folder: Path) -> None:
+    lay_database(folder / "pg")
     kill_9_of_a_parent(folder / "pg")
     async with running(folder / "pg") as (_, dsn):
         assert await ask(dsn, "SELECT x FROM kept") == 42
 
 
 async def test_it_is_started_again_when_it_dies(folder: Path) -> None:
+    lay_database(folder / "pg")
     async with running(folder / "pg") as (server, dsn):
         await ask(dsn, "CREATE TABLE kept AS SELECT 42 AS x")
         first = server.pid
@@ -200,6 +204,7 @@ async def test_it_is_started_again_when_it_dies(folder: Path) -> None:
 
 
 async def test_a_second_start_on_the_same_directory(folder: Path) -> None:
+    lay_database(folder / "pg")
     async with running(folder / "pg") as (_, dsn):
         with pytest.raises(ConfigError, match="in use by another tgres"):
             await EmbeddedPostgres(folder / "pg").start()
@@ -208,6 +213,7 @@ async def test_a_second_start_on_the_same_directory(folder: Path) -> None:
 
 async def test_a_stale_pid_file_of_a_living_stranger(folder: Path) -> None:
     """After a restart of a container the number in postmaster.pid may be anybody's."""
+    lay_database(folder / "pg")
     async with running(folder / "pg"):
         lines = (folder / "pg" / "postmaster.pid").read_text().splitlines()
     lines[0] = str(os.getpid())
@@ -246,6 +252,7 @@ async def test_no_postgresql_at_all(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_setting_that_postgresql_refuses(folder: Path) -> None:
+    lay_database(folder / "pg")
     server = EmbeddedPostgres(folder / "pg", {"shared_buffers": "lots"})
     with pytest.raises(ConfigError, match=r"did not start \(.*shared_buffers"):
         await server.start()

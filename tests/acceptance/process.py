@@ -151,9 +151,11 @@ class ServerProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
-    def close(self) -> None:
-        """The end of a test: the process is gone, whatever state it is in."""
+    def close(self, *, at_once: bool = False) -> None:
+        """The end of a test: the process is gone, whatever state it is in. ``at_once``: by kill -9."""
         if self.process is not None and self.process.poll() is None:
+            if at_once:
+                return self.kill()
             try:
                 self.terminate(20)
             except subprocess.TimeoutExpired:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path, f"--memory-max={BOUND_MB}M", retentions=RETENTIONS)
     yield server
-    server.close()
+    server.close(at_once=True)  # an orderly end would write all that was sent
 
 
 def test_all_at_once(server: ServerProcess) -> None:
