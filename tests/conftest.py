@@ -43,7 +43,6 @@ if not (Path(__file__).parent.parent / "setup.py").exists():
 _QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 PROCESSES_MAX = 4
-PROCESSES_PER_CPU = 2  # half of what the dear tests take is waiting
 
 # How long an example takes is up to the machine and what else runs there.
 settings.register_profile(
@@ -60,7 +59,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.args != config.getini("testpaths") or config.option.keyword:
         return 0
     config.option.dist = "worksteal"
-    return min(PROCESSES_PER_CPU * (os.cpu_count() or 1), PROCESSES_MAX)
+    # one more than cores: a third of what the dear tests take is waiting
+    return min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
 
 
 def dsn_of(server_dsn: str, database: str) -> str:
