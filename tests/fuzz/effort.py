@@ -1,7 +1,7 @@
 """How hard the fuzz tests try.
 
 In a normal run each tries the same examples every time, so that a run never fails by chance; with
-``TGRES_FUZZ_TIMES=n`` n times as many, the same ones every time, too. With ``TGRES_FUZZ_SECONDS=n`` each goes on with
+``FUZZ_TIMES=n`` n times as many, the same ones every time, too. With ``TGRES_FUZZ_SECONDS=n`` each goes on with
 new ones for about n seconds.
 """
 
@@ -25,7 +25,7 @@ def fuzz_seconds() -> float:
 
 def fuzz_times(usual: int) -> int:
     """How many examples: the usual number, or some times as many."""
-    return usual * int(os.environ.get("TGRES_FUZZ_TIMES", "1"))
+    return usual * int(os.environ.get("FUZZ_TIMES", "1"))
 
 
 def fuzz(
