@@ -84,12 +84,14 @@ def front(
     folder = tmp_path_factory.mktemp("front")
     peer = f"127.0.0.1:{server.ports['http']}?format={request.param}"
     log = folder / "log"
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [python, str(HERE / "graphite_front.py"), str(folder), peer],
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            # its settings' compiled module would be one of the nodes
+            env={**clean, "PYTHONDONTWRITEBYTECODE": "1"},
         )
     try:
         assert process.stdout is not None
