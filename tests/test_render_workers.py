@@ -311,6 +311,18 @@ async def test_a_worker_takes_no_more_memory_than_was_set_aside() -> None:
         assert (queries.workers.started, queries.workers.died) == (1, 0)
 
 
+async def test_what_pictures_need_is_loaded_beside_the_query_s_memory() -> None:
+    """72 MB of queries: what a server of 512 MB has."""
+    pytest.importorskip("matplotlib")
+    async with serving(heavy_source(), memory_bytes=72 << 20, render_workers=1) as (
+        client,
+        queries,
+    ):
+        assert (await client.get(QUICK)).status == 200
+        response = await client.get("/render?target=a.b&from=-60s&format=png&width=600&height=300")
+        assert (response.status, queries.workers.started, queries.workers.died) == (200, 1, 0)
+
+
 async def test_a_server_that_is_short_of_memory_takes_no_queries() -> None:
     is_short = True
     async with serving(heavy_source(), is_short=lambda: is_short) as (client, _):

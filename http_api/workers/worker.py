@@ -53,6 +53,7 @@ class Worker:
             try:
                 self.work(order)
             except MemoryError:
+                lift_limit()  # there must be some to tell it
                 size = order.data["working_bytes"]
                 self.tell(MemoryExceeded(size + 1, size))
             except TgresError as error:
@@ -103,6 +104,10 @@ class Worker:
     def work(self, order: Order) -> None:
         limit_memory(order.data["working_bytes"])
         request, task, limits = job.read_question(order.data)
+        if task.output.is_picture:  # what is loaded isn't the query's
+            lift_limit()
+            pictures.load()
+            limit_memory(order.data["working_bytes"])
         query = Query(order)
         remote = job.read_remote(order.data["round"], limits, order.mapped)
         known = query.lookups(order.data["round"])
@@ -171,6 +176,11 @@ def limit_memory(more_bytes: int) -> None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (now + more_bytes + SLACK_BYTES, hard))
+
+
+def lift_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def main() -> None:
