@@ -14,7 +14,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
         watch = soak.run(12, every_s=4)
     finally:
         soak.close()
-    assert len(watch.samples) == 4
+    assert len(watch.samples) in (3, 4), "a machine that stalls may be late for one"
     last = watch.samples[-1]
     assert last.memory_mb > 20 and last.fds > 10 and last.points > 5_000 and last.series > 1_000
     assert soak.load.removed
