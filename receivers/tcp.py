@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from receivers.sink import Sink, WireFormat
-from receivers.turns import PIECE_BYTES_MIN, Piece, Turns
+from receivers.turns import PIECE_BYTES_MIN, Ahead, Piece, Turns
 from tgres_py import clock
 from tgres_py.accept import Acceptor, Handshakes, TlsShare
 from tgres_py.measure import QUICK_S, Histogram
@@ -178,6 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         self._piece = Piece(listener.piece_bytes_max)
         self._at_once = 0  # bytes of the next read that are parsed when it comes
         self._put_off = b""  # what follows the tail and isn't parsed before its turn
+        self._ahead: Ahead | None = None  # time of its own for the next reads
         self._resume_soon: asyncio.Handle | None = None
         self.last_read = clock.monotonic()
 
@@ -207,7 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         self._in_front = len(self._tail) if len(self._tail) <= TAIL_IN_FRONT_MAX else 0
         if self._in_front:
             buffer[: self._in_front] = self._tail
-        too_late = listener.totals.turns.over
+        turns = listener.totals.turns
+        if self._ahead is not None and not turns.holds(self._ahead):
+            self._ahead = None
+        too_late = turns.over and self._ahead is None
         most = min(self._piece.bytes, listener.sink.piece_bytes_max)
         if too_late:
             most = PIECE_BYTES_MIN
@@ -241,7 +245,7 @@ class Connection(asyncio.BufferedProtocol):
     def _spend(self, size: int, begin: float, begin_cpu: float) -> None:
         self._piece.took(size, time.thread_time() - begin_cpu)
         seconds = clock.monotonic() - begin
-        self._listener.totals.turns.spend(seconds)
+        self._listener.totals.turns.spend(seconds, self._ahead)
         self._listener.busy.observe(seconds)
 
     def _keep_for_later(self, data: memoryview) -> None:
@@ -255,11 +259,16 @@ class Connection(asyncio.BufferedProtocol):
         self._check_tails()
 
     def _take_turn(self) -> None:
-        if self._put_off and not self._listener.waiting:  # else ``resume`` puts it off again
+        listener = self._listener
+        if listener.waiting or self._transport is None:  # else ``resume`` puts it off again
+            return
+        if self._put_off:
             begin, begin_cpu = clock.monotonic(), time.thread_time()
             self._spend(self._parse_put_off(), begin, begin_cpu)
-            if not self._listener.waiting:
-                self.resume()
+        if not listener.waiting:
+            if not self._put_off:
+                self._ahead = listener.totals.turns.give()
+            self.resume()
 
     def _parse_put_off(self) -> int:
         """Parses a piece of what was kept for later; its size."""
@@ -317,7 +326,12 @@ class Connection(asyncio.BufferedProtocol):
     def _let_others_read(self) -> None:
         """uvloop reads one socket up to 32 times in a row while it fills the buffer: not at others' cost."""
         self.pause()
-        self._resume_soon = asyncio.get_running_loop().call_soon(self._resume_unless_waiting)
+        turns = self._listener.totals.turns
+        if turns.waiting:
+            turns.put_off(self._take_turn)
+        else:
+            loop = asyncio.get_running_loop()
+            self._resume_soon = loop.call_soon(self._resume_unless_waiting)
 
     def _resume_unless_waiting(self) -> None:
         self._resume_soon = None

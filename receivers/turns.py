@@ -3,7 +3,8 @@
 What a byte costs differs a thousandfold: a known series' line takes nanoseconds, a refused one or a new name microseconds.
 So pieces are measured in time. Each reader adapts the size of its pieces to what its own bytes cost
 (``Piece``), and all streams together have TURN_S of a turn of the loop; who comes later is put off to the next one (``Turns``), in order.
-Whatever is sent, HTTP and everything else on the loop wait for one turn's share, not for all that was sent.
+Whose turn it is has all of it for what it reads: else a hundred quick senders would be read in the small
+pieces of those that come too late, at ten times the cost. Whatever is sent, HTTP and everything else on the loop wait for one turn's share, not for all that was sent.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 PIECE_S = 0.004
 TURN_S = 0.01
@@ -38,16 +40,25 @@ class Piece:
             self.bytes = min(self.bytes_max, 2 * self.bytes)
 
 
+@dataclass(slots=True)
+class Ahead:
+    """Time of turn number ``turn`` that one stream was given, for that one and the next."""
+
+    seconds: float
+    turn: int
+
+
 class Turns:
     """The share of the loop, ``turn_s``, that all streams have between two looks at everything else."""
 
-    __slots__ = ("_scheduled", "_spent_s", "_turn_s", "_waiting")
+    __slots__ = ("_number", "_scheduled", "_spent_s", "_turn_s", "_waiting")
 
     def __init__(self, turn_s: float = TURN_S) -> None:
         self._turn_s = turn_s
         self._spent_s = 0.0
         self._waiting: deque[Callable[[], None]] = deque()
         self._scheduled = False
+        self._number = 0
 
     @property
     def over(self) -> bool:
@@ -59,10 +70,27 @@ class Turns:
         """Streams that were put off."""
         return len(self._waiting)
 
-    def spend(self, seconds: float) -> None:
+    def spend(self, seconds: float, ahead: Ahead | None = None) -> None:
+        """``ahead`` pays first, as far as it goes."""
+        if ahead is not None:
+            paid = min(seconds, ahead.seconds)
+            ahead.seconds -= paid
+            seconds -= paid
         self._spent_s += seconds
         if self.over:
             self._schedule()
+
+    def give(self) -> Ahead:
+        """The turn's time to one stream, for what it will read: it needn't ask whether the turn is over.
+
+        To one at a time: nothing is known of what comes, so two might hold the loop twice as long.
+        """
+        self.spend(self._turn_s)
+        return Ahead(self._turn_s, self._number)
+
+    def holds(self, ahead: Ahead) -> bool:
+        """Whether there is something left of it and it is in time."""
+        return ahead.seconds > 0 and self._number - ahead.turn <= 1
 
     def put_off(self, callback: Callable[[], None]) -> None:
         """Has ``callback`` called in a later turn."""
@@ -77,6 +105,7 @@ class Turns:
     def _next(self) -> None:
         self._scheduled = False
         self._spent_s = 0.0
+        self._number += 1
         while self._waiting and not self.over:
             self._waiting.popleft()()
         if self._waiting:

@@ -210,8 +210,9 @@ async def served(
     host: str = "127.0.0.1",
     limits: TcpLimits | None = None,
     wire: WireFormat = carbon_line.WIRE_FORMAT,
+    totals: Totals | None = None,
 ) -> AsyncIterator[TcpListener]:
-    listener = await tcp.start("carbon", host, 0, wire, sink, limits)
+    listener = await tcp.start("carbon", host, 0, wire, sink, limits, totals)
     try:
         yield listener
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,6 +171,59 @@ async def test_streams_that_are_slow_to_parse_leave_the_loop_to_others() -> None
             times = [t for name, t, _ in sink.points if name == b"s%d" % number]
             assert times == list(range(lines))
     assert longest < 8 * lines * LINE_S / 3, longest  # 0.27 s; one piece that was too long is 0.1 s
+
+
+@on_both_loops
+async def test_many_quick_streams_are_read_in_whole_pieces() -> None:
+    """A parser is called for some ten kilobytes at a time, though all come at once and turns are over with the first."""
+    sink, pieces = FakeSink(), list[int]()
+
+    def parse(data: Data, now_s: int, registry: NameRegistry) -> Parsed:
+        pieces.append(len(data))
+        return carbon_line.parse(data, now_s, registry)
+
+    lines, streams = 300, 50
+    sent = b"".join(b"a 1 %d%b\n" % (number, b" " * 990) for number in range(lines))
+
+    def send_all(address: tuple[str, int]) -> None:
+        socks = [socket.create_connection(address) for _ in range(streams)]
+        for at in range(0, len(sent), 50_000):
+            for sock in socks:
+                sock.sendall(sent[at : at + 50_000])
+        for sock in socks:
+            sock.close()
+
+    wire = replace(carbon_line.WIRE_FORMAT, parse=parse)
+    async with served(sink, wire=wire, totals=spent()) as listener:
+        sending = asyncio.create_task(asyncio.to_thread(send_all, listener.address))
+        await until(lambda: len(sink.points) == streams * lines)
+        await sending
+        await until(lambda: not listener.connections)
+        assert listener.totals.tail_bytes == 0
+    assert not sink.rejected
+    assert sum(pieces) / len(pieces) > 2 * PIECE_BYTES_MIN
+
+
+async def test_time_that_was_given_is_for_one_turn_and_the_next() -> None:
+    turns = Turns(1.0)
+    ahead = turns.give()
+    assert turns.over and turns.holds(ahead)
+    turns.spend(0.75, ahead)
+    assert turns.holds(ahead)
+    await asyncio.sleep(0)
+    assert not turns.over and turns.holds(ahead)
+    turns.spend(0.5, ahead)  # a quarter of it is the turn's
+    assert not turns.over and not turns.holds(ahead)
+    turns.spend(0.75)
+    assert turns.over
+    kept = turns.give()
+    for _ in range(2):
+        assert turns.holds(kept)
+        turns.put_off(lambda: None)
+        await asyncio.sleep(0)
+    turns.put_off(lambda: None)
+    await asyncio.sleep(0)
+    assert not turns.holds(kept)
 
 
 async def test_datagrams_that_are_slow_to_parse_leave_the_loop_to_others() -> None:
