@@ -1,7 +1,8 @@
 """``python -m tests.overload.mix 320M 1G``: all that takes memory at the same time, for each of these bounds.
 
 New series until they are refused and beyond, eight senders at full speed, scattered late points, heavy queries of fifty clients,
-PostgreSQL frozen in the middle. Prints the peak of what the server and its render workers take, its parts, and what was answered.
+PostgreSQL frozen in the middle; with ``--more`` also statsd at full speed, bodies and lines without an end, events, tags, small
+pictures. Prints the peak of what the server and its render workers take, its parts, and what was answered.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import orjson
 
 from tests.acceptance.process import ServerProcess
 from tests.adversity.test_memory_bound import frozen_postgres
@@ -50,15 +53,31 @@ FINDS = (
     "/metrics/index.json",
     "/metrics/expand?query=*.*.*.*&format=json",
 )
+STATSD = "t.{some}:{number}.5|ms\n", "s.{some}:{number:x}|s\n", "new.{chance}:1|c\n"
+MORE_ASKED = (
+    "/render?target=load.from0.host000000.*&format=png&width=600&height=300&from=-300s",
+    "/events/get_data?from=-1d",
+    "/tags/autoComplete/values?tag=name&limit=100000",
+)
+UNFINISHED = (
+    (
+        "http",
+        b"POST /render HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 999_999,
+    ),
+    ("carbon", b"a" * 16_000),
+    ("pickle", b"\x00\x0d\xbb\xa0" + b"x" * 890_000),
+)
+UNFINISHED_EACH = 50
 
 
 @dataclass(slots=True)
 class Mix:
-    """Threads that ask and send until ``stop``; ``answers``: how often which status, 0 for a connection that broke."""
+    """Threads that ask and send until ``stop``; ``more``: see above; ``answers``: how often which status, 0 for a connection that broke."""
 
     server: ServerProcess
     clients: int = 50
     late_lines: int = STORM_LINES  # at a time; each takes PostgreSQL some work
+    more: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     answers: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
@@ -69,6 +88,11 @@ class Mix:
         jobs: list[Callable[[], None]] = [self._storm, self._late]
         jobs += [partial(self._points, n) for n in range(SENDERS)]
         jobs += [partial(self._ask, n) for n in range(self.clients)]
+        if self.more:
+            jobs += [partial(self._statsd, form) for form in STATSD]
+            jobs += [partial(self._leave_unfinished, *of) for of in UNFINISHED]
+            jobs += [partial(self._ask_again, path) for path in MORE_ASKED]
+            jobs.append(self._post_events)
         jobs.append(self._tell)
         return [threading.Thread(target=self._run, args=(job,), daemon=True) for job in jobs]
 
@@ -93,12 +117,13 @@ class Mix:
 
     # -- points --------------------------------------------------------------------------------
 
-    def _send(self, kind: str, made: Callable[[], bytes]) -> None:
+    def _send(self, kind: str, made: Callable[[], bytes], listener: str = "carbon") -> None:
         """Sends what is made, as fast as it is taken, over one connection."""
+        port = self.server.port_of(listener)
         while not self.stop.is_set():
             with (
                 suppress(ConnectionError),
-                socket.create_connection(("127.0.0.1", self.server.ports["carbon"])) as sock,
+                socket.create_connection(("127.0.0.1", port)) as sock,
             ):
                 sock.settimeout(PAUSED_S)
                 while not self.stop.is_set():
@@ -145,6 +170,43 @@ class Mix:
 
         self._send("late", made)
 
+    # -- more --------------------------------------------------------------------------------
+
+    def _statsd(self, form: str) -> None:
+        number = 0
+
+        def made() -> bytes:
+            nonlocal number
+            number += STORM_LINES
+            lines = (
+                form.format(some=n % 500, number=n, chance=random.getrandbits(60))
+                for n in range(number, number + STORM_LINES)
+            )
+            return "".join(lines).encode()
+
+        self._send("statsd", made, "statsd_tcp")
+
+    def _leave_unfinished(self, listener: str, data: bytes) -> None:
+        """Connections that send almost all of something, again and again."""
+        while not self.stop.is_set():
+            with ExitStack() as opened:
+                for _ in range(UNFINISHED_EACH):
+                    address = "127.0.0.1", self.server.port_of(listener)
+                    with suppress(OSError):
+                        sock = opened.enter_context(socket.create_connection(address, timeout=5))
+                        sock.sendall(data)
+                self.stop.wait(1)
+
+    def _post_events(self) -> None:
+        body = orjson.dumps({"what": "much", "tags": "a", "data": "\U0001f600" * 100_000})
+        while not self.stop.is_set():
+            self._answered("event", "POST", "/events/", body)
+
+    def _ask_again(self, path: str) -> None:
+        while not self.stop.is_set():
+            self._answered(path.partition("?")[0] + " again", "GET", path)
+            self.stop.wait(0.2)
+
     # -- questions -----------------------------------------------------------------------------
 
     def _ask(self, number: int) -> None:
@@ -152,20 +214,23 @@ class Mix:
         chance = random.Random(number)
         while not self.stop.is_set():
             kind, path = _query(chance)
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self.server.ports["http"], timeout=GIVE_UP_S
-            )
-            try:
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                while answer.read(1 << 20):
-                    pass
-                self.answers[f"{kind} {answer.status}"] += 1
-            except (OSError, http.client.HTTPException):
-                self.answers[f"{kind} 0"] += 1
-            finally:
-                connection.close()
+            self._answered(kind, "GET", path)
             self.stop.wait(0.2)
+
+    def _answered(self, kind: str, method: str, path: str, body: bytes | None = None) -> None:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.server.ports["http"], timeout=GIVE_UP_S
+        )
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            while answer.read(1 << 20):
+                pass
+            self.answers[f"{kind} {answer.status}"] += 1
+        except (OSError, http.client.HTTPException):
+            self.answers[f"{kind} 0"] += 1
+        finally:
+            connection.close()
 
     def _tell(self) -> None:
         """What the server says that its parts take, each half second."""
@@ -207,6 +272,7 @@ def main() -> None:
     options.add_argument("--frozen-s", type=float, default=30)
     options.add_argument("--clients", type=int, default=50)
     options.add_argument("--option", action="append", default=[], help="of the server")
+    options.add_argument("--more", action="store_true", help="statsd, bodies, events, pictures too")
     given = options.parse_args()
     for bound in given.bounds:
         with tempfile.TemporaryDirectory(prefix="tgres-mix-") as folder:
@@ -216,6 +282,7 @@ def main() -> None:
                 Path(folder),
                 f"--memory-max={bound}",
                 f"--render-workers={given.render_workers}",
+                *(["--statsd=127.0.0.1:0"] if given.more else []),
                 *given.option,
                 retentions=RETENTIONS,
             )
@@ -223,7 +290,7 @@ def main() -> None:
                 server.start()
                 assert server.process is not None
                 begin = time.time()
-                mix = Mix(server, given.clients)
+                mix = Mix(server, given.clients, more=given.more)
                 with Footprint(server.process.pid) as footprint:
                     mix.run(given.seconds, given.frozen_s)
                 highest = footprint.highest
