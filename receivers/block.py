@@ -18,6 +18,7 @@ from tgres_py.model.points import (
     Times,
     Values,
     empty_block,
+    lowest,
 )
 
 NAME_BYTES_MAX = 2_048  # the unique index on names takes rows of at most 2,704 bytes
@@ -55,7 +56,7 @@ def count_refused(ids: Ids, rejects: Rejects, sample: Callable[[int], bytes]) ->
     """Counts the new series that a scan refused. ``sample``: the bytes of a point by its position, asked for one of each
     reason.
     """
-    if ids.min(initial=0) >= -2:
+    if lowest(ids) >= -2:
         return
     for code, reason in REFUSED_IDS.items():
         at = np.flatnonzero(ids == code)

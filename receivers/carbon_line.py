@@ -39,8 +39,8 @@ from receivers.block import (
     parsed,
     resolve_block,
 )
-from receivers.sink import Data, LineScanner, NameRegistry, WireFormat
-from tgres_py.model.points import Parsed, PointBlock, Reason
+from receivers.sink import Data, LineScanner, NameRegistry, WireFormat, scans_lines
+from tgres_py.model.points import Parsed, PointBlock, Reason, lowest
 
 LINE_BYTES_MAX = 16_384
 
@@ -80,7 +80,7 @@ def parse(
     data: Data, now_s: int, registry: NameRegistry, line_bytes_max: int = LINE_BYTES_MAX
 ) -> Parsed:
     """The points of all complete lines in ``data``; ``rest`` is the unfinished one at the end."""
-    if isinstance(registry, LineScanner):
+    if scans_lines(registry):
         return _parse_scanned(data, now_s, registry, line_bytes_max)
     lines = bytes(data).split(b"\n")
     rest = lines.pop()[: line_bytes_max + 1]
@@ -125,8 +125,8 @@ def _parse_scanned(data: Data, now_s: int, registry: LineScanner, line_bytes_max
         ids[at], refused = registry.resolve(names)
         for position, reason in refused.items():
             rejects.add(reason, names[position])
-    count_refused(ids, rejects, lambda at: bytes(data).split(b"\n", at + 1)[at])
-    if ids.min(initial=0) < 0:
+    if lowest(ids) < 0:
+        count_refused(ids, rejects, lambda at: bytes(data).split(b"\n", at + 1)[at])
         taken = ids >= 0
         ids, times, values = ids[taken], times[taken], values[taken]
     return parsed(PointBlock(ids, times, values), rejects, rest)

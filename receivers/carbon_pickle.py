@@ -39,7 +39,7 @@ from receivers.block import (
     parsed,
 )
 from receivers.pickle_reader import PickleRefused, load
-from receivers.sink import Data, NameRegistry, NameScanner, WireFormat
+from receivers.sink import Data, NameRegistry, WireFormat, scans_names
 from tgres_py.kernels.names_py import ODD
 from tgres_py.kernels.pickle_frames import LENGTH_BYTES, Sizes, Starts, cut_frames, read_frames
 from tgres_py.model.points import (
@@ -85,7 +85,7 @@ def parse(
     data: Data, now_s: int, registry: NameRegistry, frame_bytes_max: int = FRAME_BYTES_MAX
 ) -> Parsed:
     """The points of all complete frames in ``data``; ``rest`` is the unfinished one at the end."""
-    scanner = registry if isinstance(registry, NameScanner) else None
+    scanner = registry if scans_names(registry) else None
     read = read_frames if scanner else cut_frames
     starts, sizes, times, values, odd, used = read(data, now_s, frame_bytes_max)
     view = memoryview(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,26 @@ class NameScanner(Protocol):
     def names_gone(self) -> int: ...
 
     def resolve(self, names: Sequence[bytes]) -> tuple[Ids, dict[int, Reason]]: ...
+
+
+_line_scanners: dict[type, bool] = {}
+_name_scanners: dict[type, bool] = {}
+
+
+def scans_lines(registry: NameRegistry) -> TypeGuard[LineScanner]:
+    """isinstance, which takes 30 µs of a buffer's 150 with a protocol, asked once for each class."""
+    kind = type(registry)
+    if kind not in _line_scanners:
+        _line_scanners[kind] = isinstance(registry, LineScanner)
+    return _line_scanners[kind]
+
+
+def scans_names(registry: NameRegistry) -> TypeGuard[NameScanner]:
+    """The same of names."""
+    kind = type(registry)
+    if kind not in _name_scanners:
+        _name_scanners[kind] = isinstance(registry, NameScanner)
+    return _name_scanners[kind]
 
 
 class Sink(Protocol):

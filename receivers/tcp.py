@@ -224,9 +224,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._listener.reads += 1
         self._listener.bytes += nbytes
-        begin, begin_cpu = clock.monotonic(), time.thread_time()
-        self.last_read = begin
         size = min(nbytes, self._at_once)
+        begin, begin_cpu = _now(size)
+        self.last_read = begin
         data = self._listener.buffer[: self._in_front + size]
         if size < nbytes:
             self._keep_for_later(self._listener.buffer[self._in_front :][size:nbytes])
@@ -243,7 +243,8 @@ class Connection(asyncio.BufferedProtocol):
         self._spend(size, begin, begin_cpu)
 
     def _spend(self, size: int, begin: float, begin_cpu: float) -> None:
-        self._piece.took(size, time.thread_time() - begin_cpu)
+        if begin_cpu:
+            self._piece.took(size, time.thread_time() - begin_cpu)
         seconds = clock.monotonic() - begin
         self._listener.totals.turns.spend(seconds, self._ahead)
         self._listener.busy.observe(seconds)
@@ -263,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
         if listener.waiting or self._transport is None:  # else ``resume`` puts it off again
             return
         if self._put_off:
-            begin, begin_cpu = clock.monotonic(), time.thread_time()
+            begin, begin_cpu = _now(len(self._put_off))
             self._spend(self._parse_put_off(), begin, begin_cpu)
         if not listener.waiting:
             if not self._put_off:
@@ -383,6 +384,13 @@ class Connection(asyncio.BufferedProtocol):
         self._keep(b"")
         parsed = Parsed(empty_block(), Counter({reason: 1}), [(reason, sample)])
         self._listener.sink.accept(self._listener.name, parsed, self._peer)
+
+
+def _now(size: int) -> tuple[float, float]:
+    """(clock, CPU time of the thread) before ``size`` bytes are parsed; no CPU time of less than any piece: it takes
+    a system call, and says nothing of a piece's size.
+    """
+    return clock.monotonic(), time.thread_time() if size >= PIECE_BYTES_MIN else 0.0
 
 
 def _text_of(peername: object) -> str:

@@ -27,7 +27,7 @@ from tgres_py.errors import BadRequest
 from tgres_py.kernels import FLOOR_NONE, Budget, NameTable, NameTree, RingStore
 from tgres_py.kernels.names_py import REFUSED
 from tgres_py.model.ident import TAGS_MAX, NameRefused, canonical
-from tgres_py.model.points import REFUSED_IDS, Ids, Reason, Times, Values
+from tgres_py.model.points import REFUSED_IDS, Ids, Reason, Times, Values, lowest
 from tgres_py.model.retention import BundleSpec, OnDuplicate
 from tgres_py.model.tagindex import TagIndex
 from tgres_py.storage.port import SeriesRows
@@ -201,7 +201,7 @@ class Registry:
 
     def _note_refused(self, ids: Ids, without: int) -> None:
         """Counts the refused ones; those without room get the id that tells why."""
-        if ids.min(initial=0) > REFUSED:
+        if lowest(ids) > REFUSED:
             return
         if without != REFUSED:
             ids[ids == REFUSED] = without

@@ -66,7 +66,13 @@ class Parsed:
 
     @property
     def received(self) -> int:
-        return len(self.block) + sum(self.rejected.values())
+        taken = len(self.block.ids)
+        return taken + sum(self.rejected.values()) if self.rejected else taken
+
+
+def lowest(ids: Ids) -> int:
+    """The lowest id, at most 0; quicker than the array's method."""
+    return int(np.minimum.reduce(ids, initial=0))
 
 
 def empty_block() -> PointBlock:
