@@ -106,6 +106,9 @@ async def _body_came(request: web.Request, seconds: float) -> bool:
             await request.read()
     except TimeoutError:
         return False
+    except Exception as error:
+        # The body keeps it, and it would keep the frames that hold what had come: until a garbage collection, far from here.
+        raise error.with_traceback(None) from None
     return True
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import gzip
 import re
 import socket
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -684,6 +686,44 @@ async def test_requests_that_are_together_too_long_are_refused(sent: bytes) -> N
             assert b" 200 " in await reader.readuntil(b"\r\n")
         await opened.aclose()
         await nothing_is_held(listener)
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["hung up", "too slow"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nF4240\r\n",
+        b"POST /render HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 1000000\r\n\r\n",
+    ],
+    ids=["plain", "chunked", "packed"],
+)
+async def test_a_body_that_does_not_end_is_gone_with_its_connection(
+    head: bytes, ended: bool
+) -> None:
+    """Without a garbage collection, which comes when it comes."""
+    access = Access(body_s=60 if ended else 0.2)
+    rounds = 5 if ended else 2
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with http(GateLimits(bytes_max=64 << 20), access) as listener:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(rounds):
+                _, writer = await asyncio.open_connection(*listener.address)
+                writer.write(head + 900_000 * b"x")
+                await until(lambda number=number: listener.counts.accepted > number)
+                if ended:
+                    await until(lambda: listener.counts.held > 900_000)
+                    writer.transport.abort()
+                await until(lambda: listener.counts.open == 0)
+                writer.close()
+            await asyncio.sleep(0.05)
+            assert tracemalloc.get_traced_memory()[0] - before < rounds * 300_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
