@@ -30,6 +30,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     server.close(at_once=True)  # an orderly end would write all that was sent
 
 
+@pytest.mark.slow  # see tests/adversity/test_memory_bound.py for a quicker one
 def test_all_at_once(server: ServerProcess) -> None:
     server.start()
     assert server.process is not None
