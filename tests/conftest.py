@@ -43,7 +43,6 @@ if not (Path(__file__).parent.parent / "setup.py").exists():
 _QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 PROCESSES_MAX = 4
-DEAR = ("acceptance", "adversity", "overload")  # folders of tests that start servers
 
 # How long an example takes is up to the machine and what else runs there.
 settings.register_profile(
@@ -62,35 +61,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     config.option.dist = "worksteal"
     # one more than cores: a third of what the dear tests take is waiting
     return min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deals the files whose tests start servers out to the processes, which begin with them: in one process, as their names
-    would have it, they take as long as all others together in the rest. Each process is given a part of ``items`` of the same length.
-    """
-    processes: int = getattr(config, "workerinput", {}).get("workercount", 1)
-    if processes == 1:
-        return
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    here = Path(__file__).parent
-    hands: list[list[pytest.Item]] = [[] for _ in range(processes)]
-    others: list[pytest.Item] = []
-    dealt = 0
-    for path, tests in files.items():
-        if path.relative_to(here).parts[0] in DEAR:
-            hands[dealt % processes] += tests
-            dealt += 1
-        else:
-            others += tests
-    dealt_out: list[pytest.Item] = []
-    for number, hand in enumerate(hands, start=1):
-        room = number * len(items) // processes - len(dealt_out) - len(hand)
-        dealt_out += hand + others[: max(0, room)]
-        others = others[max(0, room) :]
-    items[:] = dealt_out + others
 
 
 def dsn_of(server_dsn: str, database: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,19 @@ async def test_the_trash_is_purged_in_time(admin: Admin) -> None:
     assert await purge_old(now) == 1
     assert await read(admin, row) == {}
     assert await run(admin, "series.trash") == []
+
+
+async def test_a_purge_of_any_age_takes_all_whatever_the_clocks_say(admin: Admin) -> None:
+    await make(admin, "a")
+    await run(admin, "series.rm", glob=["a"], yes=True)
+    clock.replace_source(lambda: time.time() - 100)  # PostgreSQL's is ahead
+    try:
+        [dry] = await run(admin, "series.purge")
+        assert dry["series"] == 1
+        [done] = await run(admin, "series.purge", yes=True)
+        assert done["series"] == 1
+    finally:
+        clock.replace_source(None)
 
 
 def test_expire_is_a_duration_of_a_day_or_more() -> None:

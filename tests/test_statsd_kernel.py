@@ -152,7 +152,7 @@ _lines = st.lists(st.one_of(_line, _line, _odd, st.text(max_size=6)), max_size=3
     _dialects,
     st.lists(st.sampled_from([90, 50, 99.9, -10, 1]), min_size=1, max_size=3, unique=True),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @pytest.mark.parametrize("which", [0, 1])
 def test_against_a_slow_model(
     which: int, flushes: list[list[str]], dialect: dict[str, Any], percentiles: list[float]

@@ -96,7 +96,7 @@ def resident(server: ServerProcess) -> float:
 
 
 @pytest.mark.parametrize(
-    ("clients", "seconds"), [(30, 2.0), pytest.param(200, 10.0, marks=pytest.mark.slow)]
+    ("clients", "seconds"), [(30, 1.0), pytest.param(200, 10.0, marks=pytest.mark.slow)]
 )
 def test_queries(server: ServerProcess, clients: int, seconds: float) -> None:
     """Heavy ones from all; a third of the clients hangs up, and some never read."""

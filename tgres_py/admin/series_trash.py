@@ -7,6 +7,7 @@ anew, as carbon does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -167,7 +168,8 @@ class PurgeArgs(Args):
 @verb("series.purge", changes=True)
 async def purge(admin: Admin, args: PurgeArgs) -> AsyncIterator[Row]:
     """Remove what is in the trash, and its points, for good."""
-    due_at_s = clock.now_s() - args.older_than
+    # Of any age means all, though PostgreSQL's clock, which says when they went, may be ahead of ours.
+    due_at_s = clock.now_s() - args.older_than if args.older_than else math.inf
     batches = [
         one for one in await admin.store.batches(0, args.batch) if one.deleted_at_s <= due_at_s
     ]
