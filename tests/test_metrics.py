@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -205,7 +206,8 @@ async def test_own_points_lie_on_the_grid(server: Server, monkeypatch: pytest.Mo
         if len(times) == 3:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(agents.asyncio, "sleep", sleep)
+    # its own only: the server's other tasks sleep, too
+    monkeypatch.setattr(agents, "asyncio", SimpleNamespace(sleep=sleep))
     own = agents.OwnPoints(server, "x")
     monkeypatch.setattr(own, "store", times.append)
     with pytest.raises(asyncio.CancelledError):
