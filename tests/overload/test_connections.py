@@ -228,7 +228,8 @@ def test_encrypted_connections_have_their_share_of_memory(server: ServerProcess)
             encrypted(further)
     health.check()
     print(f"{count} encrypted connections: {took:,.0f} bytes each")
-    assert took < 1.25 * TLS_CONNECTION_BYTES  # a part of it is no connection's
+    # up to 8 MB of it are no connection's; the loops' own TLS takes 250 kB
+    assert took < 1.75 * TLS_CONNECTION_BYTES
     assert server.metrics()[REFUSED] == 1
     wait_for(lambda: server.metrics()["tgres_tls_connections"] == 0, "they are gone")
     check_stored(server, [one])
