@@ -113,7 +113,7 @@ class Api:
 
     async def counted(self, status: int) -> None:
         """Waits until a call of a verb was counted with this status."""
-        while not self.meters.requests["/admin/{verb}", status]:  # noqa: ASYNC110
+        while not self.meters.requests["/admin/{verb}", status]:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
 
     def stop(self) -> None:

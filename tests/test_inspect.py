@@ -91,7 +91,7 @@ async def test_pools_count_what_they_do(postgres_store: PostgresStore) -> None:
 
     tasks = [asyncio.create_task(hold()) for _ in range(pool.size + 2)]
     async with asyncio.timeout(30):
-        while pool.in_use < pool.size or pool.waiting < 2:  # noqa: ASYNC110
+        while pool.in_use < pool.size or pool.waiting < 2:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
     assert (pool.in_use, pool.waiting) == (pool.size, 2)
     free.set()

@@ -119,7 +119,7 @@ async def test_many_that_doubt_make_few_pings() -> None:
         store.takes_s = 0.02
         store.given_s.clear()
         async with asyncio.timeout(10):
-            while all(await asyncio.gather(*(presence.check() for _ in range(20)))):  # noqa: ASYNC110
+            while all(await asyncio.gather(*(presence.check() for _ in range(20)))):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
         assert store.given_s == [1.0, 2.0]
         for _ in range(20):

@@ -113,7 +113,7 @@ async def test_senders_of_datagrams_are_told_only_while_they_are_watched() -> No
             for number in range(count):
                 sock.sendto(b"a 1 %d" % (NOW_S + number), listener.address)
         async with asyncio.timeout(30):
-            while listener.datagrams < total:  # noqa: ASYNC110
+            while listener.datagrams < total:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
 
     try:
@@ -162,7 +162,7 @@ def arrive(rig: Rig, peer: str, *names: str, value: float = 1.0) -> None:
 async def tapped_soon(rig: Rig) -> None:
     """Waits until a verb has put its tap on."""
     async with asyncio.timeout(30):
-        while not rig.intake.taps:  # noqa: ASYNC110
+        while not rig.intake.taps:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 
 

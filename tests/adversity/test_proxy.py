@@ -180,7 +180,7 @@ async def test_an_outage_is_told_once_and_makes_no_storm(
                 await rig.reader.fetch(ids, 0, newest - 2, newest)
         proxy.refuse = False
         async with asyncio.timeout(15):
-            while not await rig.flusher.reachable():  # noqa: ASYNC110
+            while not await rig.flusher.reachable():  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.05)
         await until(lambda: rig.flusher.presence.available)
         assert rig.flusher.presence.pings <= 2 + time.monotonic() - begin
